@@ -1,0 +1,110 @@
+//! The named points at which a host asks plugins.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::fault::FaultPolicy;
+use crate::http::{HttpComplete, HttpRequest, HttpResponse};
+
+/// Facts about one request or session that its plugins share, by name: what LLMProxy calls
+/// `metadata` and HeliosProxy `attributes`. JSON data only.
+pub type Attributes = Map<String, Value>;
+
+/// A named point in a host's life, as a zero-sized type.
+///
+/// Hosts ask with `visit.ask::<H>(&mut event)`. The set is open: a crate may define hooks of its own.
+/// [`HOOKS`] lists those that configuration can name.
+pub trait Hook: Sized + Send + Sync + 'static {
+    /// The name in configuration, metrics and documents, for instance `http.request`.
+    const NAME: &'static str;
+    /// What follows from a fault unless the binding says otherwise: gate-keeping hooks refuse,
+    /// observers skip.
+    const ON_FAULT: FaultPolicy;
+    /// What plugins are shown.
+    type Event: Send;
+    /// What a plugin may answer in the host's place.
+    type Answer: fmt::Debug + Send;
+    /// What a plugin may change about the event. The default changes nothing.
+    type Edits: Default + fmt::Debug + Send;
+
+    /// Applies a successful plugin's edits, so that the next plugin and the host see them.
+    fn apply(event: &mut Self::Event, edits: Self::Edits);
+}
+
+/// Where a binding stands within its hook: phases run in this order, and priorities order the
+/// bindings inside one. The names are LLMProxy's rings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Authentication and coarse gates, before anything else looks at the request.
+    Ingress,
+    /// Inspection and transformation of the request. The default for `http.request`.
+    PreFlight,
+    /// The last look before an upstream is chosen; what it writes to the body decides the route.
+    Routing,
+    /// The response, before the client sees it. The only phase of `http.response`.
+    PostFlight,
+    /// After the last byte. The only phase of `http.complete`.
+    Background,
+}
+
+impl Phase {
+    /// The status of a refusal whose plugin named none (`specs`: LLMProxy answers 503 when its
+    /// routing ring stops a request, 403 elsewhere).
+    pub fn refusal_status(self) -> u16 {
+        match self {
+            Self::Routing => 503,
+            _ => 403,
+        }
+    }
+}
+
+/// How much of a body a binding has to be shown. A host buffers only what some binding needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BodyNeed {
+    /// Method, path, status and headers are enough; the body streams past.
+    None,
+    /// The whole body. A streamed response is held until its end, judged, then released.
+    Whole,
+}
+
+/// One row of [`HOOKS`]: what configuration, documents and `cardan inspect` say about a hook.
+#[derive(Debug)]
+pub struct HookInfo {
+    /// [`Hook::NAME`].
+    pub name: &'static str,
+    /// The phases a binding may choose from, the default first.
+    pub phases: &'static [Phase],
+    /// [`Hook::ON_FAULT`].
+    pub on_fault: FaultPolicy,
+    /// When it is asked, in a sentence fragment.
+    pub when: &'static str,
+}
+
+impl HookInfo {
+    /// The row named `name`.
+    pub fn find(name: &str) -> Option<&'static HookInfo> {
+        HOOKS.iter().find(|hook| hook.name == name)
+    }
+
+    const fn of<H: Hook>(phases: &'static [Phase], when: &'static str) -> Self {
+        Self { name: H::NAME, phases, on_fault: H::ON_FAULT, when }
+    }
+}
+
+/// Every hook that configuration can bind a plugin to.
+pub static HOOKS: &[HookInfo] = &[
+    HookInfo::of::<HttpRequest>(
+        &[Phase::PreFlight, Phase::Ingress, Phase::Routing],
+        "a request's head has arrived, and its body too if a binding needs it",
+    ),
+    HookInfo::of::<HttpResponse>(
+        &[Phase::PostFlight],
+        "before the first byte of a response is sent to the client",
+    ),
+    HookInfo::of::<HttpComplete>(&[Phase::Background], "after the last byte, or when the client has gone"),
+];

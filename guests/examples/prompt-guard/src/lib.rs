@@ -1,0 +1,18 @@
+//! Blocks prompts that contain a known injection phrase, with 403 and the type `injection_detected`.
+//!
+//! Speaks the LLMProxy protocol and knows nothing of Cardan. Config: `{"phrases": ["..."]}` adds phrases to
+//! the built-in ones.
+
+pub mod guard;
+
+#[cfg(target_arch = "wasm32")]
+mod plugin {
+    use extism_pdk::{FnResult, Json, plugin_fn};
+
+    use crate::guard::{Answer, Input, judge};
+
+    #[plugin_fn]
+    pub fn handle(Json(input): Json<Input>) -> FnResult<Json<Answer>> {
+        Ok(Json(judge(&input)))
+    }
+}

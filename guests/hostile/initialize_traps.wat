@@ -1,0 +1,6 @@
+;; `_initialize` traps.
+;; A sound host: refuses the plugin and reports the trap.
+(module
+  (func (export "_initialize") unreachable)
+  (func (export "run") (export "handle") (export "http_request") (result i32)
+    (i32.const 0)))

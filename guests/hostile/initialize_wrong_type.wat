@@ -1,0 +1,6 @@
+;; `_initialize` takes a parameter.
+;; A sound host: does not call it; `run` works.
+(module
+  (func (export "_initialize") (param i32) unreachable)
+  (func (export "run") (export "handle") (export "http_request") (result i32)
+    (i32.const 0)))

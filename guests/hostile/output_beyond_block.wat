@@ -1,0 +1,11 @@
+;; Sets an output of 4,096 bytes in a block of 16.
+;; A sound host: gives the 4,096 bytes of Extism memory, as the reference does, or fails the call; nothing
+;; of the host.
+(module
+  (import "extism:host/env" "alloc" (func $alloc (param i64) (result i64)))
+  (import "extism:host/env" "output_set" (func $output_set (param i64 i64)))
+  (func (export "run") (export "handle") (export "http_request") (result i32)
+    (local $p i64)
+    (local.set $p (call $alloc (i64.const 16)))
+    (call $output_set (local.get $p) (i64.const 4096))
+    (i32.const 0)))

@@ -1,0 +1,10 @@
+;; Sets an output that begins in a block and ends 1 GiB later, beyond the memory.
+;; A sound host: ignores it, as the reference does: no output.
+(module
+  (import "extism:host/env" "alloc" (func $alloc (param i64) (result i64)))
+  (import "extism:host/env" "output_set" (func $output_set (param i64 i64)))
+  (func (export "run") (export "handle") (export "http_request") (result i32)
+    (local $p i64)
+    (local.set $p (call $alloc (i64.const 16)))
+    (call $output_set (local.get $p) (i64.const 0x40000000))
+    (i32.const 0)))

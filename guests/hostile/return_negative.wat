@@ -1,0 +1,5 @@
+;; Returns -5 without output or error.
+;; A sound host: return code -5 and no error text; a hook takes it for a failure.
+(module
+  (func (export "run") (export "handle") (export "http_request") (result i32)
+    (i32.const -5)))

@@ -1,0 +1,24 @@
+;; Sets a var of 8 MiB.
+;; A sound host: the call fails: above the limit for vars, 1 MiB by default.
+(module
+  (import "extism:host/env" "alloc" (func $alloc (param i64) (result i64)))
+  (import "extism:host/env" "store_u8" (func $store_u8 (param i64 i32)))
+  (import "extism:host/env" "var_set" (func $var_set (param i64 i64)))
+  (memory 1)
+  (data (i32.const 0) "k")
+  ;; Copies bytes of this module's memory to a new block.
+  (func $put (param $from i32) (param $size i32) (result i64)
+    (local $block i64) (local $i i32)
+    (local.set $block (call $alloc (i64.extend_i32_u (local.get $size))))
+    (loop $next
+      (if (i32.lt_u (local.get $i) (local.get $size))
+        (then
+          (call $store_u8
+            (i64.add (local.get $block) (i64.extend_i32_u (local.get $i)))
+            (i32.load8_u (i32.add (local.get $from) (local.get $i))))
+          (local.set $i (i32.add (local.get $i) (i32.const 1)))
+          (br $next))))
+    (local.get $block))
+  (func (export "run") (export "handle") (export "http_request") (result i32)
+    (call $var_set (call $put (i32.const 0) (i32.const 1)) (call $alloc (i64.const 0x800000)))
+    (i32.const 0)))

@@ -1,5 +1,5 @@
 ;; Chains garbage-collected arrays of a megabyte, all of them alive.
-;; A sound host: ends it at the memory limit; the heap of the collector counts.
+;; A sound host: ends it at the memory limit, to which the heap of the collector counts.
 (module
   (type $block (array (mut i8)))
   (type $chain (array (mut (ref null array))))

@@ -1,5 +1,6 @@
-;; Declares its own input anew, beyond all memory, and reads it. Returns 0 if every read gave 0.
-;; A sound host: ignores the lie or reads 0; nothing outside Extism memory is read.
+;; Declares its own input anew, beyond all memory, and reads it. Returns a byte of what it read, or 1.
+;; A sound host: ignores the lie, so that the module reads its real input, or lets it read 0; nothing
+;; outside Extism memory is read.
 (module
   (import "extism:host/env" "input_set" (func $input_set (param i64 i64)))
   (import "extism:host/env" "input_length" (func $input_length (result i64)))

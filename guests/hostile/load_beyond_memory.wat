@@ -1,5 +1,6 @@
 ;; Reads and writes far outside Extism memory. Returns 0 if every read gave 0.
-;; A sound host: reads give 0, writes are ignored, nothing traps.
+;; A sound host: reads give 0, writes are ignored, nothing traps. (In the reference some additions wrap
+;; around.)
 (module
   (import "extism:host/env" "load_u8" (func $load_u8 (param i64) (result i32)))
   (import "extism:host/env" "load_u64" (func $load_u64 (param i64) (result i64)))

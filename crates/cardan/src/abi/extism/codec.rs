@@ -1,0 +1,128 @@
+//! What a finished call means: Extism's return codes, errors and output.
+
+use cardan_api::Fault;
+use wasmtime::Trap;
+use wasmtime_wasi::I32Exit;
+
+use super::call::State;
+use super::kernel::Kernel;
+use crate::grants::HttpRefusal;
+use crate::limits::Exceeded;
+
+/// Return code of a trap or a timeout.
+const TRAP_CODE: i32 = 134;
+
+/// Everything one call to an Extism export brought, with the values of Extism's own interface: code and
+/// error are independent of each other, and there may be output beside either.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// What the export returned, or what stands for the way it ended: 134 for a trap or timeout, -1 for
+    /// most other failures.
+    pub code: i32,
+    /// The guest's error, else what went wrong. Quotes the guest.
+    pub error: Option<String>,
+    /// What the guest set as its output, also when the call failed afterwards.
+    pub output: Vec<u8>,
+    /// Why the call counts as failed. `None` for code 0 without an error.
+    pub fault: Option<Fault>,
+}
+
+impl Report {
+    /// A call that could not begin.
+    pub(super) fn refused(fault: Fault, error: impl Into<String>) -> Self {
+        Self { code: -1, error: Some(error.into()), output: Vec::new(), fault: Some(fault) }
+    }
+
+    /// Reads the result of a call that did begin.
+    pub(super) fn read(
+        store: &wasmtime::Store<State>,
+        kernel: Kernel,
+        result: wasmtime::Result<i32>,
+        output_bytes_max: u64,
+    ) -> Self {
+        let output = kernel.output(store);
+        if output.len() as u64 > output_bytes_max {
+            let length = output.len();
+            return Self::refused(
+                Fault::Memory,
+                format!("output of {length} bytes is over the limit of {output_bytes_max}"),
+            );
+        }
+        let output = output.to_vec();
+        let reported = kernel.error(store).map(|error| String::from_utf8_lossy(error).into_owned());
+        match (result, reported) {
+            (Ok(code), error) => {
+                let failed = code != 0 || error.is_some();
+                Self { code, error, output, fault: failed.then_some(Fault::Trap) }
+            }
+            (Err(cause), Some(error)) => {
+                Self { code: -1, error: Some(error), output, fault: Some(classify(&cause)) }
+            }
+            (Err(cause), None) => {
+                let (code, error) = failure(&cause);
+                let fault = (code != 0).then(|| classify(&cause));
+                Self { code, error, output, fault }
+            }
+        }
+    }
+}
+
+/// Code and text for a call that ended in an error the guest did not report itself.
+fn failure(cause: &wasmtime::Error) -> (i32, Option<String>) {
+    if let Some(exit) = cause.downcast_ref::<I32Exit>() {
+        return match exit.0 {
+            0 => (0, None),
+            code @ 1..126 => (code, Some(text(cause))),
+            _ => (-1, Some(text(cause))),
+        };
+    }
+    if cause.is::<Exceeded>() {
+        return (-1, Some("oom".to_owned()));
+    }
+    match cause.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => (TRAP_CODE, Some("timeout".to_owned())),
+        Some(Trap::OutOfFuel) => (-1, Some("plugin ran out of fuel".to_owned())),
+        Some(_) => (TRAP_CODE, Some(text(cause))),
+        None if is_timeout(cause) => (TRAP_CODE, Some("timeout".to_owned())),
+        None => (-1, Some(text(cause))),
+    }
+}
+
+/// The fault an error counts as.
+pub(super) fn classify(cause: &wasmtime::Error) -> Fault {
+    if cause.is::<Exceeded>() {
+        return Fault::Memory;
+    }
+    if let Some(refusal) = cause.downcast_ref::<HttpRefusal>() {
+        return match refusal {
+            HttpRefusal::NotAllowed { .. } => Fault::Denied,
+            HttpRefusal::Timeout => Fault::Deadline,
+            HttpRefusal::Malformed(_) => Fault::Protocol,
+            HttpRefusal::Failed(_) | HttpRefusal::TooLarge(_) => Fault::Host,
+        };
+    }
+    match cause.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt | Trap::OutOfFuel) => Fault::Deadline,
+        Some(_) => Fault::Trap,
+        None if cause.is::<I32Exit>() => Fault::Trap,
+        None => Fault::Protocol,
+    }
+}
+
+fn is_timeout(cause: &wasmtime::Error) -> bool {
+    matches!(cause.downcast_ref::<HttpRefusal>(), Some(HttpRefusal::Timeout))
+}
+
+/// The reference's text, which is the outermost layer only, with the causes that it leaves out.
+pub(super) fn text(cause: &wasmtime::Error) -> String {
+    let mut layers = cause.chain().map(ToString::to_string);
+    let mut text = layers.next().unwrap_or_default();
+    for (i, layer) in layers.enumerate() {
+        if i == 0 {
+            text.push_str("\n\nCaused by:");
+        }
+        text.push_str("\n    ");
+        text.push_str(&layer);
+    }
+    text
+}

@@ -1,0 +1,186 @@
+//! Extism's manifest: which modules make a plugin, and what it may have.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{Error, source};
+
+/// Most bytes of a module that is fetched from an address.
+const FETCH_BYTES_MAX: u64 = 256 << 20;
+/// Longest time for fetching a module.
+const FETCH_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// An Extism manifest, field for field. Unknown keys are errors, as in the reference.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Manifest {
+    /// The modules; the one named `main`, else the last, is called.
+    pub wasm: Vec<WasmEntry>,
+    /// Limits on memory.
+    pub memory: MemoryLimits,
+    /// What the guest reads with `config_get`.
+    pub config: BTreeMap<String, String>,
+    /// Glob patterns of hosts that the guest may ask over HTTP. `None` and an empty list allow none.
+    pub allowed_hosts: Option<Vec<String>>,
+    /// Host directory to guest directory; the prefix `ro:` on the former makes it read-only.
+    pub allowed_paths: Option<BTreeMap<String, String>>,
+    /// Wall-clock limit of each call, in milliseconds.
+    pub timeout_ms: Option<u64>,
+}
+
+/// Limits on memory, in Extism's terms.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MemoryLimits {
+    /// Budget for growth of all memories, in pages of 64 KiB, used up and never refunded.
+    pub max_pages: Option<u32>,
+    /// Bytes of one HTTP response; 50 MiB when absent.
+    pub max_http_response_bytes: Option<u64>,
+    /// Bytes of all variables; 1 MiB when absent, 0 forbids variables.
+    pub max_var_bytes: Option<u64>,
+}
+
+/// One module of a manifest: exactly one of `path`, `data` and `url`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WasmEntry {
+    /// A file, relative to the working directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// The module itself in base64, standard alphabet with padding.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
+    /// An address to fetch the module from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// With `url`: the method, `GET` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// With `url`: header fields to send.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub headers: Option<BTreeMap<String, String>>,
+    /// The module name other modules import from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// SHA-256 of the bytes in hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash: Option<String>,
+}
+
+/// One module, its bytes at hand.
+#[derive(Debug, Clone)]
+pub(crate) struct NamedModule {
+    pub(crate) name: String,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Manifest {
+    /// A manifest of one file.
+    pub fn of_file(path: impl AsRef<Path>) -> Self {
+        let entry = WasmEntry { path: Some(path.as_ref().to_owned()), ..WasmEntry::default() };
+        Self { wasm: vec![entry], ..Self::default() }
+    }
+
+    /// Reads a manifest in TOML or JSON, tried in this order.
+    pub(crate) fn parse(text: &str) -> Result<Self, Error> {
+        let toml = match toml::from_str::<Self>(text) {
+            Ok(manifest) => return Ok(manifest),
+            Err(error) => error,
+        };
+        serde_json::from_str::<Self>(text).map_err(|json| {
+            // What looks like JSON was meant as JSON.
+            let why = if text.trim_start().starts_with('{') { json.to_string() } else { toml.message().to_owned() };
+            Error::format(format!("Unknown manifest format: {why}"))
+        })
+    }
+
+    /// Gets every module's bytes. `fetch` gets those that have an address.
+    pub(crate) fn modules(
+        &self,
+        fetch: &dyn Fn(crate::grants::HttpExchange) -> Result<Vec<u8>, Error>,
+    ) -> Result<Vec<NamedModule>, Error> {
+        if self.wasm.is_empty() {
+            return Err(Error::format("No wasm files specified in Extism manifest"));
+        }
+        let mut modules: Vec<NamedModule> = Vec::new();
+        for (i, entry) in self.wasm.iter().enumerate() {
+            let bytes = entry.bytes(fetch)?;
+            let last = i + 1 == self.wasm.len();
+            let main_seen = modules.iter().any(|module| module.name == MAIN);
+            let name = match &entry.name {
+                _ if self.wasm.len() == 1 => MAIN.to_owned(),
+                Some(name) if last && !main_seen && name != MAIN => MAIN.to_owned(),
+                Some(name) => name.clone(),
+                None => MAIN.to_owned(),
+            };
+            let taken = modules.iter().any(|module| module.name == name)
+                || (self.wasm.len() > 1 && name == super::fuse::ENV);
+            if taken {
+                return Err(Error::format(format!("Duplicate module name found in Extism manifest: {name}")));
+            }
+            modules.push(NamedModule { name, bytes });
+        }
+        Ok(modules)
+    }
+}
+
+/// The module that is called.
+pub(crate) const MAIN: &str = "main";
+
+impl WasmEntry {
+    fn bytes(
+        &self,
+        fetch: &dyn Fn(crate::grants::HttpExchange) -> Result<Vec<u8>, Error>,
+    ) -> Result<Vec<u8>, Error> {
+        let only_url = self.method.is_none() && self.headers.is_none();
+        let raw = match (&self.path, &self.data, &self.url) {
+            (Some(path), None, None) if only_url => source::read_file(path)?,
+            (None, Some(data), None) if only_url => base64::engine::general_purpose::STANDARD
+                .decode(data)
+                .map_err(|error| Error::format(format!("Unknown manifest format: data is no base64: {error}")))?,
+            (None, None, Some(url)) => fetch(self.request(url)?)?,
+            _ => {
+                return Err(Error::format(
+                    "Unknown manifest format: a wasm entry has exactly one of path, data and url",
+                ));
+            }
+        };
+        if let Some(expected) = &self.hash {
+            let found = hex(&Sha256::digest(&raw));
+            if !found.eq_ignore_ascii_case(expected) {
+                return Err(Error::source(format!("Hash mismatch, found {found} but expected {expected}")));
+            }
+        }
+        match source::Content::recognise(raw)? {
+            source::Content::Module(bytes) => Ok(bytes),
+            source::Content::Component => Err(Error::format(super::COMPONENT_GIVEN)),
+            source::Content::Manifest(_) => {
+                Err(Error::format("a manifest's wasm entry is a manifest again, where a module is due"))
+            }
+        }
+    }
+
+    fn request(&self, url: &str) -> Result<crate::grants::HttpExchange, Error> {
+        let url = url.parse().map_err(|error| Error::format(format!("{url:?} is no address: {error}")))?;
+        Ok(crate::grants::HttpExchange {
+            method: self.method.as_deref().unwrap_or("GET").to_ascii_uppercase(),
+            url,
+            headers: self.headers.clone().unwrap_or_default().into_iter().collect(),
+            body: None,
+            response_bytes_max: FETCH_BYTES_MAX,
+            timeout: Some(FETCH_TIMEOUT),
+        })
+    }
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        use std::fmt::Write as _;
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,68 @@
+//! Variables: small values that outlive calls and instances.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What the reference counts for a stored pair beside its bytes.
+const PAIR_OVERHEAD_BYTES: u64 = 48;
+
+/// One plugin's variables. Its instances share them.
+#[derive(Debug, Default)]
+pub(crate) struct Vars(Mutex<BTreeMap<String, Vec<u8>>>);
+
+/// Why a variable was not set. The words are the reference's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum VarError {
+    Disabled,
+    Full,
+}
+
+impl std::fmt::Display for VarError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Disabled => "Vars are disabled by this host",
+            Self::Full => "Variable store is full",
+        })
+    }
+}
+
+impl std::error::Error for VarError {}
+
+impl Vars {
+    pub(super) fn get(&self, key: &str) -> Option<Vec<u8>> {
+        self.lock().get(key).cloned()
+    }
+
+    /// Sets a variable, or removes it when there is no value.
+    ///
+    /// The size rule is the reference's: the new pair counts beside every stored one, the one that it
+    /// replaces included.
+    pub(super) fn set(&self, key: String, value: Option<Vec<u8>>, bytes_max: u64) -> Result<(), VarError> {
+        if bytes_max == 0 {
+            return Err(VarError::Disabled);
+        }
+        let mut vars = self.lock();
+        let Some(value) = value else {
+            vars.remove(&key);
+            return Ok(());
+        };
+        let stored: u64 = vars.iter().map(|(key, value)| pair_bytes(key, value)).sum();
+        if stored + pair_bytes(&key, &value) > bytes_max {
+            return Err(VarError::Full);
+        }
+        vars.insert(key, value);
+        Ok(())
+    }
+
+    pub(crate) fn clear(&self) {
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Vec<u8>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn pair_bytes(key: &str, value: &[u8]) -> u64 {
+    PAIR_OVERHEAD_BYTES + key.len() as u64 + value.len() as u64
+}

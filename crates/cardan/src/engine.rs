@@ -1,0 +1,271 @@
+//! Where guests run: the wasmtime engines, the clock that interrupts them, the compile cache.
+//!
+//! There are three wasmtime engines, made when first needed, and they differ in policy only. *Pooled*
+//! keeps a slot of address space ready for every instance, so that a fresh instance costs microseconds;
+//! it serves every plugin that fits a slot. *Roomy* allocates on demand, for the others and where the
+//! kernel or an address-space limit does not allow a pool. *Metered* counts fuel.
+
+pub(crate) mod cache;
+mod kernel_features;
+pub(crate) mod nursery;
+pub(crate) mod ticker;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use wasmtime::{
+    Config, InstanceAllocationStrategy, PoolConcurrencyLimitError, PoolingAllocationConfig, WasmBacktraceDetails,
+};
+
+use crate::grants::HttpClient;
+use crate::plugin::PluginBuilder;
+use crate::source::Source;
+use crate::{Error, Plugin};
+use cache::CompileCache;
+use nursery::Nursery;
+use ticker::Ticker;
+
+/// Most memories that a module in the pool may have: its own, and the Extism kernel's.
+const POOLED_MEMORIES_PER_MODULE: u32 = 4;
+/// Most tables that a module in the pool may have.
+const POOLED_TABLES_PER_MODULE: u32 = 4;
+/// Elements of one table in the pool.
+const POOLED_TABLE_ELEMENTS: usize = 20_000;
+/// Dirty memory up to this size is cleared in place; what lies beyond goes back to the kernel.
+const KEEP_RESIDENT_BYTES: usize = 2 << 20;
+/// The same for tables and for the stacks of suspended guests.
+const KEEP_RESIDENT_SMALL_BYTES: usize = 64 << 10;
+/// Stack of a guest. A suspendable guest has this and as much again for the host's own frames.
+const GUEST_STACK_BYTES: usize = 512 << 10;
+
+/// How instances are cleaned between two uses of a pool slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// The fastest way that is sound on this machine. Where no memory can ever be swapped out, only
+    /// pages that the kernel reports as written are reset; elsewhere everything is.
+    #[default]
+    Auto,
+    /// Always reset everything, whatever the kernel reports.
+    Strict,
+}
+
+/// What an [`Engine`] is made of. The default suits a program that embeds some plugins.
+#[derive(Clone, Default)]
+pub struct EngineConfig {
+    /// Where compiled code is kept across runs. It must belong to this user alone, since what is found
+    /// there is executed. `None` compiles at every load.
+    pub cache_dir: Option<PathBuf>,
+    /// Instances alive at once in the pool; `None` means 1,000. Each reserves some 8 GiB of *address
+    /// space*, not memory.
+    pub pool_instances: Option<u32>,
+    /// How pool slots are cleaned.
+    pub isolation: Isolation,
+    /// What carries out the HTTP requests that guests are granted. Without one they are refused.
+    pub http: Option<Arc<dyn HttpClient>>,
+}
+
+impl fmt::Debug for EngineConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineConfig")
+            .field("cache_dir", &self.cache_dir)
+            .field("pool_instances", &self.pool_instances)
+            .field("isolation", &self.isolation)
+            .field("http", &self.http.is_some())
+            .finish()
+    }
+}
+
+/// Runs plugins. One serves a whole process; clones share everything.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: EngineConfig,
+    pooled: Result<wasmtime::Engine, String>,
+    roomy: OnceLock<wasmtime::Engine>,
+    metered: OnceLock<wasmtime::Engine>,
+    cache: Option<CompileCache>,
+    ticker: Arc<Ticker>,
+    nursery: Arc<Nursery>,
+}
+
+/// Which of the wasmtime engines a plugin runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    Pooled,
+    Roomy,
+    Metered,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("config", &self.shared.config).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Makes an engine. Where the machine has no room for a pool it works without one, slower;
+    /// [`Engine::pool_failure`] says why.
+    ///
+    /// # Errors
+    ///
+    /// When the cache directory cannot be made, or belongs to somebody else.
+    pub fn new(config: EngineConfig) -> Result<Self, Error> {
+        let cache = config.cache_dir.as_deref().map(CompileCache::open).transpose()?;
+        let pooled = wasmtime::Engine::new(&pooled_config(&config)).map_err(|error| format!("{error:#}"));
+        if let Err(reason) = &pooled {
+            tracing::warn!(reason, "no instance pool on this machine, instances are allocated on demand");
+        }
+        let ticker = Ticker::start();
+        if let Ok(engine) = &pooled {
+            ticker.drive(engine);
+        }
+        let nursery = Nursery::start(&ticker);
+        let shared = Shared {
+            config,
+            pooled,
+            roomy: OnceLock::new(),
+            metered: OnceLock::new(),
+            cache,
+            ticker,
+            nursery,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Loads a plugin with default options: see [`Engine::plugin`].
+    ///
+    /// # Errors
+    ///
+    /// When the source cannot be read, is no plugin of a known convention, or does not link.
+    pub fn load(&self, source: impl Into<Source>) -> Result<Plugin, Error> {
+        self.plugin(source).load()
+    }
+
+    /// Starts loading a plugin from a file, bytes, text or an Extism manifest; options follow.
+    pub fn plugin(&self, source: impl Into<Source>) -> PluginBuilder {
+        PluginBuilder::new(self.clone(), source.into())
+    }
+
+    /// Why there is no instance pool, if there is none.
+    pub fn pool_failure(&self) -> Option<&str> {
+        self.shared.pooled.as_ref().err().map(String::as_str)
+    }
+
+    pub(crate) fn http(&self) -> Option<&Arc<dyn HttpClient>> {
+        self.shared.config.http.as_ref()
+    }
+
+    pub(crate) fn cache(&self) -> Option<&CompileCache> {
+        self.shared.cache.as_ref()
+    }
+
+    pub(crate) fn ticker(&self) -> &Arc<Ticker> {
+        &self.shared.ticker
+    }
+
+    pub(crate) fn nursery(&self) -> &Arc<Nursery> {
+        &self.shared.nursery
+    }
+
+    /// The wasmtime engine for `room`; the roomy one where there is no pool.
+    pub(crate) fn wasmtime(&self, room: Room) -> Result<&wasmtime::Engine, Error> {
+        let made = match room {
+            Room::Pooled => match &self.shared.pooled {
+                Ok(engine) => return Ok(engine),
+                Err(_) => &self.shared.roomy,
+            },
+            Room::Roomy => &self.shared.roomy,
+            Room::Metered => &self.shared.metered,
+        };
+        if let Some(engine) = made.get() {
+            return Ok(engine);
+        }
+        let mut config = base_config();
+        config.consume_fuel(room == Room::Metered);
+        let engine = wasmtime::Engine::new(&config)
+            .map_err(|error| Error::host(format!("this machine cannot run WebAssembly: {error:#}")))?;
+        self.shared.ticker.drive(&engine);
+        Ok(made.get_or_init(|| engine))
+    }
+
+    /// The room for a module with these needs.
+    pub(crate) fn room_for(&self, module: &wasmtime::Module, limits: &cardan_api::Limits) -> Room {
+        if limits.fuel.is_some() {
+            return Room::Metered;
+        }
+        let needs = module.resources_required();
+        let fits = needs.num_memories <= POOLED_MEMORIES_PER_MODULE
+            && needs.num_tables <= POOLED_TABLES_PER_MODULE
+            && needs.max_initial_table_size.unwrap_or(0) <= POOLED_TABLE_ELEMENTS as u64
+            && needs.max_initial_memory_size.unwrap_or(0) <= slot_bytes()
+            && limits.memory_bytes_max <= slot_bytes();
+        if fits && self.shared.pooled.is_ok() { Room::Pooled } else { Room::Roomy }
+    }
+}
+
+/// Bytes of one linear memory in the pool.
+fn slot_bytes() -> u64 {
+    cardan_api::Limits::default().memory_bytes_max
+}
+
+/// Whether instantiation failed because every slot of the pool is taken.
+pub(crate) fn is_pool_full(error: &wasmtime::Error) -> bool {
+    error.is::<PoolConcurrencyLimitError>()
+}
+
+/// What all engines have in common. Everything here is part of the compile cache's key.
+fn base_config() -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        .max_wasm_stack(GUEST_STACK_BYTES)
+        .async_stack_size(2 * GUEST_STACK_BYTES)
+        .memory_init_cow(true)
+        // Nothing of ours runs two guests' tasks in one store, and components are slower with it.
+        .concurrency_support(false)
+        // The features that Extism's reference accepts (specification of guests, section 10.4), each
+        // by name so that a new wasmtime does not change what loads.
+        .wasm_bulk_memory(true)
+        .wasm_reference_types(true)
+        .wasm_multi_value(true)
+        .wasm_simd(true)
+        .wasm_relaxed_simd(true)
+        .wasm_tail_call(true)
+        .wasm_function_references(true)
+        .wasm_gc(true)
+        .wasm_exceptions(true)
+        .wasm_multi_memory(true)
+        .wasm_memory64(true)
+        .wasm_extended_const(true);
+    config
+}
+
+fn pooled_config(config: &EngineConfig) -> Config {
+    let instances = config.pool_instances.unwrap_or(1000).max(1);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_core_instances(instances)
+        .total_memories(instances.saturating_mul(2))
+        .total_tables(instances.saturating_mul(2))
+        .total_stacks(instances)
+        .total_gc_heaps(instances)
+        // Plugins share the pool, and a slot that stays with its plugin is cheaper to reuse.
+        .max_unused_warm_slots(instances.saturating_mul(2))
+        .max_memories_per_module(POOLED_MEMORIES_PER_MODULE)
+        .max_tables_per_module(POOLED_TABLES_PER_MODULE)
+        .max_memory_size(usize::try_from(slot_bytes()).unwrap_or(usize::MAX))
+        .table_elements(POOLED_TABLE_ELEMENTS)
+        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
+        .table_keep_resident(KEEP_RESIDENT_SMALL_BYTES)
+        .async_stack_keep_resident(KEEP_RESIDENT_SMALL_BYTES)
+        // Batching improves the median and makes the 99th percentile several times worse.
+        .decommit_batch_size(1)
+        .pagemap_scan(kernel_features::pagemap_scan(config.isolation));
+    let mut engine = base_config();
+    engine.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    engine
+}

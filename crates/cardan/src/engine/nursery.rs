@@ -1,0 +1,62 @@
+//! Makes instances before they are needed, and clears used ones away, off the callers' path.
+//!
+//! Callers never wake this thread, which would cost them more than an instance does: they set a flag,
+//! and the ticker, which is awake anyway while guests run, passes it on within a millisecond. A plugin
+//! that is called faster than that finds no instance ready and makes its own.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
+
+use super::ticker::Ticker;
+
+/// How long the thread sleeps at most, to notice that its engine is gone.
+const CHECK: Duration = Duration::from_secs(5);
+
+/// Something with instances to make or to clear away.
+pub(crate) trait Nursed: Send + Sync {
+    /// Brings the number of ready instances to what it should be. Called on the nursery's thread.
+    fn tend(&self);
+}
+
+#[derive(Default)]
+pub(crate) struct Nursery {
+    wanted: Arc<AtomicBool>,
+    waiting: Mutex<Vec<Weak<dyn Nursed>>>,
+}
+
+impl Nursery {
+    pub(crate) fn start(ticker: &Ticker) -> Arc<Self> {
+        let nursery = Arc::new(Self::default());
+        let weak = Arc::downgrade(&nursery);
+        match thread::Builder::new().name("cardan-nursery".to_owned()).spawn(move || tend_all(&weak)) {
+            Ok(handle) => ticker.follow(&nursery.wanted, handle.thread().clone()),
+            Err(error) => tracing::warn!(%error, "no thread to make instances ahead: calls make their own"),
+        }
+        nursery
+    }
+
+    /// Asks for `nursed` to be tended soon. Callers ask once, not for every call.
+    pub(crate) fn ask(&self, nursed: Weak<dyn Nursed>) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(nursed);
+        self.wanted.store(true, Ordering::Relaxed);
+    }
+
+    fn take(&self) -> Vec<Weak<dyn Nursed>> {
+        self.wanted.store(false, Ordering::Relaxed);
+        std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn tend_all(nursery: &Weak<Nursery>) {
+    loop {
+        thread::park_timeout(CHECK);
+        let Some(strong) = nursery.upgrade() else { return };
+        let waiting = strong.take();
+        drop(strong);
+        for nursed in waiting.iter().filter_map(Weak::upgrade) {
+            nursed.tend();
+        }
+    }
+}

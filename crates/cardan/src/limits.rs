@@ -1,0 +1,210 @@
+//! What a running guest uses up: memory, tables, time.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use cardan_api::Limits;
+use wasmtime::{ResourceLimiter, StoreContextMut, Trap, UpdateDeadline};
+
+use crate::engine::ticker::{TICK, Ticker};
+
+const PAGE_BYTES: u64 = 1 << 16;
+/// Ticks after which a call that runs inline counts as slow, and its plugin gets a fiber from then on.
+const INLINE_TICKS: u64 = 2;
+/// Ticks between two looks at whether a long call was cancelled.
+const SLICE_TICKS: u64 = 5;
+
+/// How a call runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// On the caller's stack, to its end.
+    Inline,
+    /// On a stack of its own: it may wait, and gives way at each tick.
+    Suspendable,
+}
+
+/// The error with which a call ends that asked for more memory than it may have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Exceeded;
+
+impl fmt::Display for Exceeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("oom")
+    }
+}
+
+impl std::error::Error for Exceeded {}
+
+/// Counts an instance's memory and tables.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    memory_bytes_left: u64,
+    table_elements_left: u64,
+    growth: Option<Growth>,
+}
+
+/// Extism's `max_pages`: a budget that all growth is taken from and that nothing is given back to.
+#[derive(Debug)]
+struct Growth {
+    pages_max: u64,
+    pages_left: u64,
+}
+
+impl Meter {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let growth = limits.growth_pages_max.map(u64::from);
+        Self {
+            memory_bytes_left: limits.memory_bytes_max,
+            table_elements_left: limits.table_elements_max,
+            growth: growth.map(|pages| Growth { pages_max: pages, pages_left: pages }),
+        }
+    }
+
+    /// Instantiation will ask for this many pages on the host's own account.
+    pub(crate) fn allow_pages(&mut self, pages: u64) {
+        self.memory_bytes_left = self.memory_bytes_left.saturating_add(pages * PAGE_BYTES);
+        if let Some(growth) = &mut self.growth {
+            growth.pages_left = growth.pages_left.saturating_add(pages);
+        }
+    }
+
+    /// Instantiation is over; from here on only growth counts against `max_pages`.
+    pub(crate) fn started(&mut self) {
+        if let Some(growth) = &mut self.growth {
+            growth.pages_left = growth.pages_max;
+        }
+    }
+}
+
+impl ResourceLimiter for Meter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        // Beyond what the module declared, `memory.grow` answers -1 whatever we say.
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        let bytes = (desired - current) as u64;
+        if let Some(growth) = &mut self.growth {
+            match growth.pages_left.checked_sub(bytes.div_ceil(PAGE_BYTES)) {
+                Some(left) => growth.pages_left = left,
+                None => return Err(Exceeded.into()),
+            }
+        }
+        match self.memory_bytes_left.checked_sub(bytes) {
+            Some(left) => self.memory_bytes_left = left,
+            None => return Err(Exceeded.into()),
+        }
+        Ok(true)
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        match self.table_elements_left.checked_sub((desired - current) as u64) {
+            Some(left) => self.table_elements_left = left,
+            None => return Err(Exceeded.into()),
+        }
+        Ok(true)
+    }
+}
+
+/// Stops calls from outside. Clones stop the same call.
+#[derive(Debug, Clone, Default)]
+pub struct CancelHandle(Arc<AtomicBool>);
+
+impl CancelHandle {
+    /// Ends the call in progress, if there is one, within a few milliseconds, as if its deadline had
+    /// passed. A later call is not affected.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// An instance's clock: when the current call has to end, and how it gives way until then.
+pub(crate) struct Clock {
+    ticker: Arc<Ticker>,
+    deadline_ms: Option<u64>,
+    pace: Pace,
+    cancelled: CancelHandle,
+    /// Set by the first call that ran inline for too long; shared by a plugin's instances.
+    slow: Arc<AtomicBool>,
+}
+
+impl Clock {
+    pub(crate) fn new(ticker: Arc<Ticker>, slow: Arc<AtomicBool>) -> Self {
+        Self { ticker, deadline_ms: None, pace: Pace::Inline, cancelled: CancelHandle::default(), slow }
+    }
+
+    /// Sets the deadline of the call that begins now. Returns the ticks until [`Clock::due`] wants to
+    /// be asked.
+    pub(crate) fn begin(&mut self, deadline: Option<Duration>, pace: Pace) -> u64 {
+        self.cancelled.0.store(false, Ordering::Relaxed);
+        self.pace = pace;
+        let now = self.ticker.now_ms();
+        self.deadline_ms = deadline.map(|deadline| {
+            // The tick under way is not over yet, hence one more.
+            now.saturating_add(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)).saturating_add(1)
+        });
+        self.slice(INLINE_TICKS)
+    }
+
+    /// Time left of the current call; `None` without a deadline.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        let deadline = self.deadline_ms?;
+        Some(Duration::from_millis(deadline.saturating_sub(self.ticker.now_ms())))
+    }
+
+    pub(crate) fn cancel_handle(&self) -> CancelHandle {
+        self.cancelled.clone()
+    }
+
+    pub(crate) fn ticker(&self) -> &Arc<Ticker> {
+        &self.ticker
+    }
+
+    fn slice(&self, ticks: u64) -> u64 {
+        let left = self.left().map_or(u64::MAX, |left| {
+            u64::try_from(left.as_millis() / TICK.as_millis()).unwrap_or(u64::MAX)
+        });
+        ticks.min(left).max(1)
+    }
+
+    /// What wasmtime asks at the end of each slice.
+    fn due(&mut self) -> wasmtime::Result<UpdateDeadline> {
+        let expired = self.deadline_ms.is_some_and(|deadline| self.ticker.now_ms() >= deadline);
+        if expired || self.cancelled.0.load(Ordering::Relaxed) {
+            return Err(Trap::Interrupt.into());
+        }
+        match self.pace {
+            Pace::Inline => {
+                self.slow.store(true, Ordering::Relaxed);
+                Ok(UpdateDeadline::Continue(self.slice(SLICE_TICKS)))
+            }
+            Pace::Suspendable => Ok(UpdateDeadline::Yield(1)),
+        }
+    }
+}
+
+/// What every convention's store holds beside its own state.
+pub(crate) trait Metered: Send + 'static {
+    fn clock(&mut self) -> &mut Clock;
+    fn meter(&mut self) -> &mut Meter;
+}
+
+/// Puts a new store under its limits.
+pub(crate) fn limit<T: Metered>(store: &mut wasmtime::Store<T>) {
+    store.limiter(|state| state.meter());
+    store.epoch_deadline_callback(|mut context: StoreContextMut<'_, T>| context.data_mut().clock().due());
+}

@@ -1,0 +1,277 @@
+//! One admitted version of a plugin: loading it, and calling it.
+
+mod builder;
+mod held;
+mod inspection;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cardan_api::{Fault, InstanceMode, Verdict};
+use serde_json::Value;
+
+use crate::abi::extism::{Call, Guest, Report, Vars};
+use crate::dialect::{Circumstances, Dialect, Spoken};
+use crate::error::ErrorKind;
+use crate::limits::CancelHandle;
+use crate::pool::{Permit, Pool};
+use crate::{Error, runtime};
+
+pub use builder::PluginBuilder;
+pub use held::Held;
+pub use inspection::{Import, Inspection};
+
+/// One loaded version of a plugin. Cheap to clone; immutable but for its variables and instances.
+///
+/// Calls from several threads run at once, each in an instance of its own.
+#[derive(Clone)]
+pub struct Plugin {
+    admitted: Arc<Admitted>,
+}
+
+struct Admitted {
+    name: Arc<str>,
+    mode: InstanceMode,
+    deadline: Option<Duration>,
+    dialect: Option<Dialect>,
+    inspection: Inspection,
+    pool: Arc<Pool>,
+}
+
+impl fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plugin")
+            .field("name", &self.admitted.name)
+            .field("digest", &self.admitted.inspection.digest)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One question to a plugin, for [`Plugin::ask`].
+#[derive(Debug)]
+pub struct Question<'a, H: Spoken> {
+    /// What the plugin is shown.
+    pub event: &'a H::Event,
+    /// What it is told beside that.
+    pub about: Circumstances<'a>,
+    /// The export to call instead of the dialect's own.
+    pub entry: Option<&'a str>,
+    /// Wall-clock time the plugin has, instead of the plugin's default.
+    pub deadline: Option<Duration>,
+}
+
+impl Plugin {
+    /// The plugin's name, as given or after its file.
+    pub fn name(&self) -> &Arc<str> {
+        &self.admitted.name
+    }
+
+    /// What the plugin is: digest, imports, exports and so on.
+    pub fn inspection(&self) -> &Inspection {
+        &self.admitted.inspection
+    }
+
+    /// The dialect it speaks, as given or recognised by its exports.
+    pub fn dialect(&self) -> Option<Dialect> {
+        self.admitted.dialect
+    }
+
+    /// How long its instances live.
+    pub fn mode(&self) -> InstanceMode {
+        self.admitted.mode
+    }
+
+    /// Whether `export` is there and can be called.
+    pub fn has_export(&self, export: &str) -> bool {
+        self.admitted.pool.template.is_callable(export)
+    }
+
+    /// How many instances are ready for a call to come.
+    pub fn ready_instances(&self) -> usize {
+        self.admitted.pool.ready_count()
+    }
+
+    /// Calls an export with some bytes and returns its output. Blocks; inside of an async runtime use
+    /// [`Plugin::call_async`].
+    ///
+    /// # Errors
+    ///
+    /// When there is no such export, the guest faults, or it reports an error itself.
+    pub fn call(&self, export: &str, input: impl AsRef<[u8]>) -> Result<Vec<u8>, Error> {
+        runtime::block_on(self.call_async(export, input.as_ref()))
+    }
+
+    /// Calls an export with some bytes and returns its output.
+    ///
+    /// A guest that waits, or computes for long, gives way to other tasks. Dropping the future ends the
+    /// call, and the instance it ran in is not used again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Plugin::call`].
+    pub async fn call_async(&self, export: &str, input: &[u8]) -> Result<Vec<u8>, Error> {
+        let call = Call { export, input, deadline: self.admitted.deadline };
+        self.in_pool(call).await.map_err(|error| error.of(&self.admitted.name))
+    }
+
+    /// An instance of one's own, whose memory and variables persist from call to call, also after a
+    /// trap: what an Extism `Plugin` is.
+    ///
+    /// # Errors
+    ///
+    /// When the guest's initialisation fails.
+    pub fn instance(&self) -> Result<PluginInstance, Error> {
+        let vars = Arc::<Vars>::default();
+        let guest = runtime::block_on(self.admitted.pool.template.instantiate(vars));
+        let guest = guest.map_err(|error| error.of(&self.admitted.name))?;
+        Ok(PluginInstance { plugin: self.clone(), guest })
+    }
+
+    /// Asks the plugin at a hook. `held` is the visit's place for an instance; what the plugin's mode
+    /// wants kept is kept there.
+    ///
+    /// The instance is out of `held` during the call and goes back only after a verdict was read, so
+    /// that a fault, or dropping the future, leaves no instance behind in an unknown state.
+    ///
+    /// # Errors
+    ///
+    /// When the plugin has no verdict: [`Error::fault`] says what to count.
+    pub async fn ask<H: Spoken>(
+        &self,
+        held: &mut Held,
+        question: Question<'_, H>,
+    ) -> Result<Verdict<H>, Error> {
+        self.verdict(held, question).await.map_err(|error| error.of(&self.admitted.name))
+    }
+
+    async fn verdict<H: Spoken>(&self, held: &mut Held, question: Question<'_, H>) -> Result<Verdict<H>, Error> {
+        let protocol = |why: String| Error::call(Fault::Protocol, why);
+        let dialect = self.admitted.dialect.ok_or_else(|| {
+            protocol("its exports are of no known dialect; name one with `dialect`".to_owned())
+        })?;
+        let export = match question.entry {
+            Some(entry) => entry,
+            None => self.entry_of::<H>().ok_or_else(|| {
+                protocol(format!("it has no export for the hook {} in the dialect {dialect}", H::NAME))
+            })?,
+        };
+        let input = H::encode(dialect, question.event, question.about)
+            .map_err(|why| protocol(format!("cannot be shown this event: {why}")))?;
+        let call = Call { export, input: &input, deadline: question.deadline.or(self.admitted.deadline) };
+        let decode = |output: &[u8]| {
+            H::decode(dialect, question.event, output)
+                .map_err(|why| protocol(format!("returned no document of the dialect {dialect}: {why}")))
+        };
+        match self.admitted.mode {
+            InstanceMode::Visit => {
+                let (permit, mut guest) = match held.take() {
+                    Some(kept) => kept,
+                    None => {
+                        let permit = self.admitted.pool.permit(call.deadline).await?;
+                        (permit, self.admitted.pool.take().await?)
+                    }
+                };
+                let output = succeed(guest.call(&self.admitted.pool.template, call).await)?;
+                let verdict = decode(&output)?;
+                held.keep(permit, guest);
+                Ok(verdict)
+            }
+            InstanceMode::Fresh | InstanceMode::Shared => decode(&self.in_pool(call).await?),
+        }
+    }
+
+    /// The export that answers a hook.
+    pub fn entry_of<H: Spoken>(&self) -> Option<&'static str> {
+        let entries = H::entries(self.admitted.dialect?);
+        entries.iter().copied().find(|entry| self.has_export(entry))
+    }
+
+    async fn in_pool(&self, call: Call<'_>) -> Result<Vec<u8>, Error> {
+        let pool = &self.admitted.pool;
+        let _permit: Permit = pool.permit(call.deadline).await?;
+        let mut guest = pool.take().await?;
+        let report = guest.call(&pool.template, call).await;
+        if report.fault.is_none() {
+            pool.put_back(guest);
+        } else {
+            pool.discard(guest);
+        }
+        succeed(report)
+    }
+}
+
+/// An instance of a plugin that its owner keeps: see [`Plugin::instance`].
+pub struct PluginInstance {
+    plugin: Plugin,
+    guest: Guest,
+}
+
+impl fmt::Debug for PluginInstance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PluginInstance").field("plugin", &self.plugin.name()).finish_non_exhaustive()
+    }
+}
+
+impl PluginInstance {
+    /// Calls an export and returns everything the call brought.
+    pub fn call(&mut self, export: &str, input: impl AsRef<[u8]>) -> Report {
+        runtime::block_on(self.call_async(export, input.as_ref()))
+    }
+
+    /// As [`PluginInstance::call`], giving way while the guest waits or computes.
+    pub async fn call_async(&mut self, export: &str, input: &[u8]) -> Report {
+        if self.guest.is_spent()
+            && let Err(error) = self.renew().await
+        {
+            return Report {
+                code: -1,
+                error: Some(error.message().to_owned()),
+                output: Vec::new(),
+                fault: Some(error.fault()),
+            };
+        }
+        let call = Call { export, input, deadline: self.plugin.admitted.deadline };
+        self.guest.call(&self.plugin.admitted.pool.template, call).await
+    }
+
+    /// Replaces what the guest reads with `config_get`.
+    pub fn set_config(&mut self, config: BTreeMap<String, String>) {
+        self.guest.set_config(Arc::new(config));
+    }
+
+    /// Stops this instance's calls from another thread.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        self.guest.cancel_handle()
+    }
+
+    /// A program has run to its end: the next call gets a new instance. Variables are gone, the
+    /// configuration is not.
+    async fn renew(&mut self) -> Result<(), Error> {
+        let config = self.guest.config();
+        let vars = self.guest.vars();
+        vars.clear();
+        self.guest = self.plugin.admitted.pool.template.instantiate(vars).await?;
+        self.guest.set_config(config);
+        Ok(())
+    }
+}
+
+fn succeed(report: Report) -> Result<Vec<u8>, Error> {
+    let Some(fault) = report.fault else { return Ok(report.output) };
+    let kind = match (report.code, fault) {
+        (code @ 0.., Fault::Trap) if code != 134 => ErrorKind::Guest(code),
+        (_, fault) => ErrorKind::Call(fault),
+    };
+    let message = report.error.unwrap_or_else(|| format!("the guest returned the code {}", report.code));
+    Err(Error::new(kind, message))
+}
+
+/// The text form of a configuration value, for guests that read it with `config_get`.
+fn config_text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}

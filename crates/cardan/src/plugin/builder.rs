@@ -1,0 +1,326 @@
+//! Loading: from a source and options to an admitted plugin.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cardan_api::http::{HttpComplete, HttpRequest, HttpResponse};
+use cardan_api::{Capability, Hook, InstanceMode, Limits};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::{Admitted, Import, Inspection, Plugin, config_text};
+use crate::abi::Abi;
+use crate::abi::extism::manifest::{MAIN, Manifest, NamedModule, hex};
+use crate::abi::extism::{self, GuestOutput, Linking, Template, inspect};
+use crate::dialect::{Dialect, Spoken};
+use crate::engine::Engine;
+use crate::grants::{HostList, HttpExchange, HttpFailure, HttpGrant, LogSink, TracingLog};
+use crate::host_function::HostFunction;
+use crate::pool::{Pool, PoolPlan};
+use crate::source::{Content, Source};
+use crate::{Error, runtime};
+
+/// Options of a plugin to be loaded; see [`Engine::plugin`].
+///
+/// What a manifest says holds unless an option says otherwise; configuration of both is merged.
+#[must_use]
+pub struct PluginBuilder {
+    engine: Engine,
+    source: Source,
+    name: Option<String>,
+    digest: Option<String>,
+    mode: InstanceMode,
+    limits: Limits,
+    config: BTreeMap<String, String>,
+    allowed_hosts: Option<Vec<String>>,
+    allowed_paths: BTreeMap<String, String>,
+    http_headers: bool,
+    wasi: Option<GuestOutput>,
+    functions: Vec<HostFunction>,
+    log: Option<Arc<dyn LogSink>>,
+    dialect: Option<Dialect>,
+    ready_instances: u32,
+}
+
+impl std::fmt::Debug for PluginBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PluginBuilder").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+impl PluginBuilder {
+    pub(crate) fn new(engine: Engine, source: Source) -> Self {
+        Self {
+            engine,
+            source,
+            name: None,
+            digest: None,
+            mode: InstanceMode::Fresh,
+            limits: Limits::default(),
+            config: BTreeMap::new(),
+            allowed_hosts: None,
+            allowed_paths: BTreeMap::new(),
+            http_headers: false,
+            wasi: Some(GuestOutput::Discard),
+            functions: Vec::new(),
+            log: None,
+            dialect: None,
+            ready_instances: 0,
+        }
+    }
+
+    /// The name in errors, logs and metrics, instead of the file's.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Refuses to load anything but the main module with this SHA-256, in hexadecimal.
+    pub fn digest(mut self, sha256: impl Into<String>) -> Self {
+        self.digest = Some(sha256.into());
+        self
+    }
+
+    /// How long instances live.
+    pub fn mode(mut self, mode: InstanceMode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Limits of memory, time and so on.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// A value that guests read with `config_get`.
+    pub fn config(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.config.insert(key.into(), value.into());
+        self
+    }
+
+    /// Every member of a JSON object as a value that guests read with `config_get`; what is no string
+    /// appears as JSON.
+    pub fn config_object(mut self, object: &Value) -> Self {
+        for (key, value) in object.as_object().into_iter().flatten() {
+            self.config.insert(key.clone(), config_text(value));
+        }
+        self
+    }
+
+    /// A host, or glob pattern of hosts, that guests may ask over HTTP.
+    pub fn allow_host(mut self, pattern: impl Into<String>) -> Self {
+        self.allowed_hosts.get_or_insert_default().push(pattern.into());
+        self
+    }
+
+    /// A host directory that guests with WASI see as `guest`; `ro:` before the former makes it read-only.
+    pub fn allow_path(mut self, host: impl Into<String>, guest: impl Into<String>) -> Self {
+        self.allowed_paths.insert(host.into(), guest.into());
+        self
+    }
+
+    /// Lets guests read the header fields of responses to their requests.
+    pub fn with_http_headers(mut self) -> Self {
+        self.http_headers = true;
+        self
+    }
+
+    /// Leaves WASI's functions undefined.
+    pub fn without_wasi(mut self) -> Self {
+        self.wasi = None;
+        self
+    }
+
+    /// Defines WASI's functions, which is the default, with this output.
+    pub fn with_wasi(mut self, output: GuestOutput) -> Self {
+        self.wasi = Some(output);
+        self
+    }
+
+    /// A function that guests may import. The last of a name wins.
+    pub fn host_function(mut self, function: HostFunction) -> Self {
+        self.functions.push(function);
+        self
+    }
+
+    /// Takes the guests' log lines instead of `tracing`.
+    pub fn log(mut self, sink: Arc<dyn LogSink>) -> Self {
+        self.log = Some(sink);
+        self
+    }
+
+    /// The dialect, where the exports do not tell.
+    pub fn dialect(mut self, dialect: Dialect) -> Self {
+        self.dialect = Some(dialect);
+        self
+    }
+
+    /// Instances to keep ready ahead of calls, made on another thread.
+    pub fn ready_instances(mut self, count: u32) -> Self {
+        self.ready_instances = count;
+        self
+    }
+
+    /// Reads, compiles, links and starts the plugin.
+    ///
+    /// # Errors
+    ///
+    /// See [`Engine::load`].
+    pub fn load(self) -> Result<Plugin, Error> {
+        let name: Arc<str> = self.name.clone().unwrap_or_else(|| self.source.default_name()).into();
+        self.load_as(&name).map_err(|error| error.of(&name))
+    }
+
+    fn load_as(mut self, name: &Arc<str>) -> Result<Plugin, Error> {
+        let modules = match std::mem::replace(&mut self.source, Source::Bytes(Vec::new())).read()? {
+            Content::Module(bytes) => vec![NamedModule { name: MAIN.to_owned(), bytes }],
+            Content::Component => return Err(Error::format(extism::COMPONENT_GIVEN)),
+            Content::Manifest(manifest) => self.adopt(&manifest)?,
+        };
+        let inspection = self.examine(&modules)?;
+        if let Some(expected) = &self.digest
+            && !expected.eq_ignore_ascii_case(&inspection.digest)
+        {
+            let found = &inspection.digest;
+            return Err(Error::source(format!("Hash mismatch, found {found} but expected {expected}")));
+        }
+        let http = match (self.engine.http(), &self.allowed_hosts) {
+            (Some(client), Some(hosts)) if !hosts.is_empty() => Some(HttpGrant {
+                client: client.clone(),
+                hosts: HostList::new(hosts.iter().cloned()),
+                response_bytes_max: self.limits.http_response_bytes_max,
+            }),
+            _ => None,
+        };
+        let deadline = self.limits.deadline;
+        let plan = PoolPlan {
+            mode: self.mode,
+            instances_max: self.limits.instances_max,
+            ready_wanted: self.ready_instances,
+        };
+        let linking = Linking {
+            name: name.clone(),
+            modules,
+            limits: self.limits,
+            config: self.config,
+            http,
+            http_headers: self.http_headers,
+            wasi: self.wasi.map(|output| (self.allowed_paths, output)),
+            functions: self.functions,
+            log: self.log.unwrap_or_else(|| Arc::new(TracingLog { plugin: name.clone() })),
+        };
+        let template = Template::link(&self.engine, linking)?;
+        let pool = Pool::new(template, &plan, self.engine.nursery().clone());
+        if pool.template.is_command() {
+            runtime::block_on(pool.template.check_command())?;
+        } else {
+            pool.stock(runtime::block_on(pool.template.instantiate(pool.vars.clone()))?);
+        }
+        let dialect = inspection.dialect;
+        let admitted = Admitted { name: name.clone(), mode: plan.mode, deadline, dialect, inspection, pool };
+        Ok(Plugin { admitted: Arc::new(admitted) })
+    }
+
+    /// Takes over what a manifest says, and gets its modules.
+    fn adopt(&mut self, manifest: &Manifest) -> Result<Vec<NamedModule>, Error> {
+        for (key, value) in &manifest.config {
+            self.config.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+        if self.allowed_hosts.is_none() {
+            self.allowed_hosts.clone_from(&manifest.allowed_hosts);
+        }
+        for (host, guest) in manifest.allowed_paths.iter().flatten() {
+            self.allowed_paths.entry(host.clone()).or_insert_with(|| guest.clone());
+        }
+        if let Some(timeout) = manifest.timeout_ms {
+            self.limits.deadline.get_or_insert(Duration::from_millis(timeout));
+        }
+        let memory = &manifest.memory;
+        if let Some(pages) = memory.max_pages {
+            self.limits.growth_pages_max = Some(pages);
+        }
+        if let Some(bytes) = memory.max_http_response_bytes {
+            self.limits.http_response_bytes_max = bytes;
+        }
+        if let Some(bytes) = memory.max_var_bytes {
+            self.limits.var_bytes_max = bytes;
+        }
+        let engine = self.engine.clone();
+        manifest.modules(&|request| fetch(&engine, request))
+    }
+
+    fn examine(&self, modules: &[NamedModule]) -> Result<Inspection, Error> {
+        let main = modules.iter().find(|module| module.name == MAIN);
+        let main = main.ok_or_else(|| Error::format("No wasm files specified in Extism manifest"))?;
+        let found = inspect(&main.bytes)?;
+        let exports = found.functions.iter().map(String::as_str);
+        let dialect = self.dialect.or_else(|| Dialect::recognise(exports));
+        let hooks = dialect.map(|dialect| hooks(dialect, &found.functions)).unwrap_or_default();
+        let imports = found.imports.into_iter().map(|(module, name, _)| Import { module, name });
+        let imports: Vec<Import> = imports.collect();
+        Ok(Inspection {
+            abi: Abi::Extism,
+            dialect,
+            hooks,
+            capabilities: capabilities(&imports),
+            exports: found.functions,
+            imports,
+            memories: found.memories,
+            digest: hex(&Sha256::digest(&main.bytes)),
+            size_bytes: modules.iter().map(|module| module.bytes.len() as u64).sum(),
+            modules: modules.len(),
+        })
+    }
+}
+
+fn hooks(dialect: Dialect, exports: &[String]) -> Vec<&'static str> {
+    fn answers<H: Spoken>(dialect: Dialect, exports: &[String]) -> Option<&'static str> {
+        let entries = <H as Spoken>::entries(dialect);
+        entries.iter().any(|entry| exports.iter().any(|export| export == entry)).then_some(<H as Hook>::NAME)
+    }
+    [
+        answers::<HttpRequest>(dialect, exports),
+        answers::<HttpResponse>(dialect, exports),
+        answers::<HttpComplete>(dialect, exports),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// What imports ask for. What needs no grant, such as the kernel, is not listed.
+fn capabilities(imports: &[Import]) -> Vec<Capability> {
+    let mut asked: Vec<Capability> = imports
+        .iter()
+        .filter_map(|import| match (import.module.as_str(), import.name.as_str()) {
+            ("extism:host/env", "http_request") => Some(Capability::Http),
+            ("extism:host/env", "var_get" | "var_set") => Some(Capability::Vars),
+            ("extism:host/env", name) if name.starts_with("log_") => Some(Capability::Log),
+            ("extism:host/env", _) => None,
+            ("wasi_snapshot_preview1", "path_open") => Some(Capability::Files),
+            ("wasi_snapshot_preview1", _) => Some(Capability::Wasi),
+            _ => Some(Capability::HostFunctions),
+        })
+        .collect();
+    asked.sort_unstable();
+    asked.dedup();
+    asked
+}
+
+/// Gets a module from its address.
+fn fetch(engine: &Engine, request: HttpExchange) -> Result<Vec<u8>, Error> {
+    let url = request.url.clone();
+    let fail = |why: String| Error::source(format!("unable to fetch {url}: {why}"));
+    let Some(client) = engine.http() else {
+        return Err(fail("this engine was made without an HTTP client".to_owned()));
+    };
+    match runtime::block_on(client.send(request)) {
+        Ok(reply) if (200..300).contains(&reply.status) => Ok(reply.body),
+        Ok(reply) => Err(fail(format!("the server answered with status {}", reply.status))),
+        Err(HttpFailure::Timeout) => Err(fail("timeout".to_owned())),
+        Err(HttpFailure::TooLarge) => Err(fail("the module is too large".to_owned())),
+        Err(HttpFailure::Other(why)) => Err(fail(why)),
+    }
+}

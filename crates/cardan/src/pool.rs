@@ -1,0 +1,145 @@
+//! A plugin's instances: how many there may be, who gets which, and what becomes of one after a call.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use cardan_api::{Fault, InstanceMode};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+
+use crate::Error;
+use crate::abi::extism::{Guest, Template, Vars};
+use crate::engine::nursery::{Nursed, Nursery};
+use crate::runtime;
+
+/// Used instances that wait to be cleared away. Beyond that, callers clear away their own.
+const SPENT_MAX: usize = 64;
+/// How long a call without a deadline waits for an instance.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// A plugin's instances.
+pub(crate) struct Pool {
+    pub(crate) template: Template,
+    pub(crate) vars: Arc<Vars>,
+    mode: InstanceMode,
+    ready_wanted: usize,
+    permits: Arc<Semaphore>,
+    nursery: Arc<Nursery>,
+    this: Weak<Pool>,
+    asked: AtomicBool,
+    /// Instances nobody has called yet; of shared plugins also those that served and may serve again.
+    ready: Mutex<Vec<Guest>>,
+    spent: Mutex<Vec<Guest>>,
+}
+
+/// The right to have one more instance. Given back when dropped.
+pub(crate) struct Permit(#[expect(dead_code, reason = "held for its destructor")] OwnedSemaphorePermit);
+
+/// What the pool is set up with.
+pub(crate) struct PoolPlan {
+    pub(crate) mode: InstanceMode,
+    pub(crate) instances_max: u32,
+    /// Instances to keep ready ahead of calls.
+    pub(crate) ready_wanted: u32,
+}
+
+impl Pool {
+    pub(crate) fn new(template: Template, plan: &PoolPlan, nursery: Arc<Nursery>) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            template,
+            vars: Arc::default(),
+            mode: plan.mode,
+            ready_wanted: plan.ready_wanted.min(plan.instances_max) as usize,
+            permits: Arc::new(Semaphore::new(plan.instances_max.max(1) as usize)),
+            nursery,
+            this: this.clone(),
+            asked: AtomicBool::new(false),
+            ready: Mutex::default(),
+            spent: Mutex::default(),
+        })
+    }
+
+    /// Waits for the right to an instance, at most as long as the call may take.
+    pub(crate) async fn permit(&self, deadline: Option<Duration>) -> Result<Permit, Error> {
+        match self.permits.clone().try_acquire_owned() {
+            Ok(permit) => return Ok(Permit(permit)),
+            Err(TryAcquireError::NoPermits) => {}
+            Err(TryAcquireError::Closed) => return Err(Error::host("the plugin's instances are gone")),
+        }
+        let busy = || Error::call(Fault::Busy, "all instances of the plugin are in use; raise instances_max to allow more");
+        let waited = tokio::time::timeout(deadline.unwrap_or(WAIT_MAX), self.permits.clone().acquire_owned());
+        match waited.await {
+            Ok(Ok(permit)) => Ok(Permit(permit)),
+            Ok(Err(_)) | Err(_) => Err(busy()),
+        }
+    }
+
+    /// A ready instance, else a new one.
+    pub(crate) async fn take(&self) -> Result<Guest, Error> {
+        let ready = lock(&self.ready).pop();
+        self.ask_for_more();
+        match ready {
+            Some(guest) => Ok(guest),
+            None => self.template.instantiate(self.vars.clone()).await,
+        }
+    }
+
+    /// Takes an instance back after a call that went well.
+    pub(crate) fn put_back(&self, guest: Guest) {
+        if self.mode == InstanceMode::Shared && !guest.is_spent() {
+            lock(&self.ready).push(guest);
+        } else {
+            self.discard(guest);
+        }
+    }
+
+    /// Clears an instance away, if possible later and elsewhere.
+    pub(crate) fn discard(&self, guest: Guest) {
+        let mut spent = lock(&self.spent);
+        if self.ready_wanted > 0 && spent.len() < SPENT_MAX {
+            spent.push(guest);
+            drop(spent);
+            self.ask_for_more();
+        }
+    }
+
+    /// Adds an instance made at load.
+    pub(crate) fn stock(&self, guest: Guest) {
+        lock(&self.ready).push(guest);
+        self.ask_for_more();
+    }
+
+    /// How many instances wait to be called.
+    pub(crate) fn ready_count(&self) -> usize {
+        lock(&self.ready).len()
+    }
+
+    fn ask_for_more(&self) {
+        if self.ready_wanted > 0 && !self.asked.load(Ordering::Relaxed) && !self.asked.swap(true, Ordering::Relaxed)
+        {
+            self.nursery.ask(self.this.clone());
+        }
+    }
+}
+
+impl Nursed for Pool {
+    fn tend(&self) {
+        self.asked.store(false, Ordering::Relaxed);
+        let spent = std::mem::take(&mut *lock(&self.spent));
+        drop(spent);
+        while lock(&self.ready).len() < self.ready_wanted {
+            match runtime::block_on(self.template.instantiate(self.vars.clone())) {
+                Ok(guest) => lock(&self.ready).push(guest),
+                Err(error) => {
+                    // The next call makes its own instance and reports why it cannot.
+                    tracing::debug!(%error, "no instance made ahead");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

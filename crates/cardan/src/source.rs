@@ -1,0 +1,124 @@
+//! Where a plugin comes from, and what its bytes are.
+
+use std::path::{Path, PathBuf};
+
+use crate::Error;
+use crate::abi::extism::manifest::Manifest;
+
+/// Where a plugin comes from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// A file: a module, its text form, or an Extism manifest in JSON or TOML.
+    File(PathBuf),
+    /// The same in memory.
+    Bytes(Vec<u8>),
+    /// An Extism manifest made in code.
+    Manifest(Manifest),
+}
+
+impl From<&str> for Source {
+    fn from(path: &str) -> Self {
+        Self::File(path.into())
+    }
+}
+
+impl From<&Path> for Source {
+    fn from(path: &Path) -> Self {
+        Self::File(path.to_owned())
+    }
+}
+
+impl From<PathBuf> for Source {
+    fn from(path: PathBuf) -> Self {
+        Self::File(path)
+    }
+}
+
+impl From<Vec<u8>> for Source {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+impl From<&[u8]> for Source {
+    fn from(bytes: &[u8]) -> Self {
+        Self::Bytes(bytes.to_owned())
+    }
+}
+
+impl From<Manifest> for Source {
+    fn from(manifest: Manifest) -> Self {
+        Self::Manifest(manifest)
+    }
+}
+
+/// What a source turned out to be.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// A core module, binary.
+    Module(Vec<u8>),
+    /// A component, binary.
+    Component,
+    /// A manifest that names modules.
+    Manifest(Box<Manifest>),
+}
+
+impl Source {
+    pub(crate) fn read(self) -> Result<Content, Error> {
+        match self {
+            Self::File(path) => Content::recognise(read_file(&path)?)
+                .map_err(|error| Error::new(error.kind(), format!("{}: {}", path.display(), error.message()))),
+            Self::Bytes(bytes) => Content::recognise(bytes),
+            Self::Manifest(manifest) => Ok(Content::Manifest(Box::new(manifest))),
+        }
+    }
+
+    /// A name for a plugin that nobody named.
+    pub(crate) fn default_name(&self) -> String {
+        match self {
+            Self::File(path) => path.file_stem().map(|stem| stem.to_string_lossy().into_owned()),
+            Self::Bytes(_) | Self::Manifest(_) => None,
+        }
+        .unwrap_or_else(|| "plugin".to_owned())
+    }
+}
+
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|error| {
+        let why = match error.kind() {
+            std::io::ErrorKind::NotFound => "entity not found".to_owned(),
+            std::io::ErrorKind::IsADirectory => "is a directory".to_owned(),
+            _ => error.to_string(),
+        };
+        Error::source(format!("unable to load Wasm file {path:?}: {why}"))
+    })
+}
+
+impl Content {
+    /// Tells what bytes are by their beginning, in the order of Extism's reference: binary, text, and
+    /// otherwise a manifest.
+    pub(crate) fn recognise(bytes: Vec<u8>) -> Result<Self, Error> {
+        if bytes.starts_with(b"\0asm") {
+            return Ok(match wasmparser::Parser::is_component(&bytes) {
+                true => Self::Component,
+                false => Self::Module(bytes),
+            });
+        }
+        if is_text_module(&bytes) {
+            let module = wat::parse_bytes(&bytes).map_err(|error| Error::format(error.to_string()))?;
+            return Ok(Self::Module(module.into_owned()));
+        }
+        let text =
+            String::from_utf8(bytes).map_err(|_| Error::format("input bytes aren't valid utf-8"))?;
+        Ok(Self::Manifest(Box::new(Manifest::parse(&text)?)))
+    }
+}
+
+/// `(module`, blanks allowed in between, or a comment.
+fn is_text_module(bytes: &[u8]) -> bool {
+    if bytes.starts_with(b";;") || bytes.starts_with(b"(;") {
+        return true;
+    }
+    let Some(rest) = bytes.strip_prefix(b"(") else { return false };
+    rest.trim_ascii_start().starts_with(b"module")
+}

@@ -1,0 +1,3 @@
+//! The runtime through its public interface, with real WebAssembly.
+
+mod smoke;

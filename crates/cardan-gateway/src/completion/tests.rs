@@ -1,0 +1,160 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// A stream, the completion it adds up to, and that completion streamed again.
+macro_rules! golden {
+    ($($name:literal),* $(,)?) => {
+        [$((
+            $name,
+            include_str!(concat!("golden/", $name, ".sse")),
+            include_str!(concat!("golden/", $name, ".json")),
+            include_str!(concat!("golden/", $name, ".replay.sse")),
+        )),*]
+    };
+}
+
+fn text(events: &[Bytes]) -> String {
+    String::from_utf8(events.concat()).unwrap()
+}
+
+#[test]
+fn streams_and_objects_turn_into_each_other() {
+    for (name, stream, object, replayed) in golden!["openai", "tools", "azure"] {
+        let assembled = assemble(stream.as_bytes()).unwrap_or_else(|| panic!("{name}: not assembled"));
+        assert_eq!(format!("{assembled:#}\n"), object, "{name}: assembled");
+        assert_eq!(text(&replay(&assembled, Usage::Send).unwrap()), replayed, "{name}: replayed");
+        assert_eq!(assemble(replayed.as_bytes()).unwrap(), assembled, "{name}: assembled again");
+    }
+}
+
+#[test]
+fn usage_is_left_out_when_not_asked_for() {
+    let completion = json!({
+        "choices": [{ "index": 0, "message": { "content": "hi" }, "finish_reason": "stop" }],
+        "usage": { "total_tokens": 1 },
+    });
+    assert!(text(&replay(&completion, Usage::Send).unwrap()).contains("total_tokens"));
+    assert!(!text(&replay(&completion, Usage::Omit).unwrap()).contains("total_tokens"));
+}
+
+#[test]
+fn what_is_not_a_chat_stream_is_left_alone() {
+    const CHUNK: &str =
+        r#"data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"x"}}]}"#;
+    assert!(assemble(format!("{CHUNK}\n\n").as_bytes()).is_some());
+    let rows = [
+        String::new(),
+        "data: [DONE]\n\n".to_owned(),
+        "data: hello\n\n".to_owned(),
+        "data: {}\n\n".to_owned(),
+        r#"data: {"choices":[{"index":0,"text":"a text completion"}]}"#.to_owned(),
+        r#"data: {"object":"response.created","choices":[]}"#.to_owned(),
+        format!("{CHUNK}\n\ndata: {{\"error\":{{\"message\":\"overloaded\"}}}}\n\n"),
+        format!("{CHUNK}\n\ndata: [DONE]\n\n{CHUNK}\n\n"),
+        format!("{CHUNK}\n\ndata: {{\"object\":\"chat.compl"),
+        r#"data: {"choices":[{"index":-1,"delta":{}}]}"#.to_owned(),
+        r#"data: {"choices":[{"index":0,"delta":{"tool_calls":"x"}}]}"#.to_owned(),
+    ];
+    for row in rows {
+        assert_eq!(assemble(row.as_bytes()), None, "{row}");
+    }
+}
+
+#[test]
+fn only_completions_are_replayed() {
+    for row in
+        [json!(null), json!([]), json!({}), json!({ "choices": [] }), json!({ "choices": [{ "text": "x" }] })]
+    {
+        assert_eq!(replay(&row, Usage::Send), None, "{row}");
+    }
+}
+
+#[test]
+fn too_many_entries_are_nobodys_answer() {
+    let choices: Vec<Value> =
+        (0..=ENTRIES_MAX).map(|index| json!({ "index": index, "delta": { "content": "x" } })).collect();
+    assert_eq!(assemble(&sse::event(&json!({ "choices": choices }))), None);
+}
+
+#[test]
+fn the_form_of_an_answer() {
+    let rows = [
+        (r#"{"stream":true}"#, Form::Stream(Usage::Omit)),
+        (r#"{"stream":true,"stream_options":{"include_usage":true}}"#, Form::Stream(Usage::Send)),
+        (r#"{"stream":false,"stream_options":{"include_usage":true}}"#, Form::Whole),
+        (r#"{"stream":"true"}"#, Form::Whole),
+        ("{}", Form::Whole),
+        ("", Form::Whole),
+        ("[true]", Form::Whole),
+    ];
+    for (body, form) in rows {
+        assert_eq!(Form::of_request(body.as_bytes()), form, "{body}");
+    }
+}
+
+fn completions() -> impl Strategy<Value = Value> {
+    let content = prop_oneof![Just(Value::Null), ".{0,12}".prop_map(Value::from)];
+    let call = (".{0,6}", ".{0,12}").prop_map(|(name, arguments)| {
+        json!({ "id": format!("call_{name}"), "type": "function",
+                "function": { "name": name, "arguments": arguments } })
+    });
+    let extra = prop_oneof![
+        Just(None),
+        Just(Some(("refusal", Value::Null))),
+        ".{0,8}".prop_map(|text| Some(("reasoning_content", Value::from(text)))),
+        Just(Some(("annotations", json!([{ "index": 3 }, { "index": 3 }])))),
+        Just(Some(("audio", json!({ "id": "a", "data": "AAAA" })))),
+    ];
+    let message = (content, proptest::option::of(proptest::collection::vec(call, 0..3)), extra).prop_map(
+        |(content, calls, extra)| {
+            let mut message = json!({ "role": "assistant", "content": content });
+            if let Some(calls) = calls {
+                message["tool_calls"] = json!(calls);
+            }
+            if let Some((key, value)) = extra {
+                message[key] = value;
+            }
+            message
+        },
+    );
+    let finish = prop_oneof![Just(json!("stop")), Just(json!(null)), Just(json!("length"))];
+    let logprobs =
+        prop_oneof![Just(None), Just(Some(json!(null))), Just(Some(json!({ "content": [{ "t": 1 }] })))];
+    let choice = (message, finish, logprobs);
+    (proptest::collection::vec(choice, 1..4), proptest::option::of(0..100_u32)).prop_map(
+        |(choices, usage)| {
+            let choices: Vec<Value> = choices
+                .into_iter()
+                .enumerate()
+                .map(|(index, (message, finish, logprobs))| {
+                    let mut choice = json!({ "index": index, "message": message, "finish_reason": finish });
+                    if let Some(logprobs) = logprobs {
+                        choice["logprobs"] = logprobs;
+                    }
+                    choice
+                })
+                .collect();
+            let mut completion = json!({ "id": "c", "object": "chat.completion", "created": 7, "model": "m",
+                                     "system_fingerprint": "fp", "choices": choices });
+            if let Some(tokens) = usage {
+                completion["usage"] = json!({ "total_tokens": tokens });
+            }
+            completion
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn assembling_a_replay_is_the_identity(completion in completions()) {
+        let events = replay(&completion, Usage::Send).unwrap();
+        prop_assert_eq!(assemble(&events.concat()).unwrap(), completion);
+    }
+
+    #[test]
+    fn arbitrary_events_never_panic(lines in proptest::collection::vec(".{0,60}", 0..8)) {
+        let stream = lines.iter().map(|line| format!("data: {line}\n\n")).collect::<String>();
+        let _ = assemble(stream.as_bytes());
+    }
+}

@@ -9,6 +9,7 @@
 //! what follows from one ([`FaultPolicy`]).
 
 pub mod capability;
+pub mod dialect;
 pub mod fault;
 pub mod hook;
 pub mod http;
@@ -18,6 +19,7 @@ pub mod manifest;
 pub mod verdict;
 
 pub use capability::Capability;
+pub use dialect::Dialect;
 pub use fault::{Fault, FaultPolicy};
 pub use hook::{Attributes, BodyNeed, Hook, HookInfo, Phase};
 pub use instance::InstanceMode;

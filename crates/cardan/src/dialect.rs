@@ -11,47 +11,19 @@ use std::fmt;
 
 use cardan_api::http::{HttpComplete, HttpRequest, HttpResponse};
 use cardan_api::{Attributes, Hook, Phase, Verdict};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A family of JSON documents.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Dialect {
-    /// Cardan's own: `docs/schema/event.schema.json` and `verdict.schema.json`.
-    Cardan,
-    /// LLMProxy's ring plugins.
-    #[serde(rename = "llmproxy")]
-    LlmProxy,
-}
+pub use cardan_api::Dialect;
 
-impl Dialect {
-    /// The name in configuration and in `cardan inspect`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Cardan => "cardan",
-            Self::LlmProxy => "llmproxy",
-        }
-    }
-
-    /// The dialect whose exports these are, if they are any's. Cardan's own wins.
-    pub fn recognise<'a>(exports: impl Iterator<Item = &'a str> + Clone) -> Option<Self> {
-        let any = |names: &[&str]| exports.clone().any(|export| names.contains(&export));
-        if any(&[cardan::REQUEST, cardan::RESPONSE, cardan::COMPLETE]) {
-            Some(Self::Cardan)
-        } else if any(&llmproxy::ENTRIES) {
-            Some(Self::LlmProxy)
-        } else {
-            None
-        }
-    }
-}
-
-impl fmt::Display for Dialect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+/// The dialect whose exports these are, if they are any's. Cardan's own wins.
+pub(crate) fn recognise<'a>(exports: impl Iterator<Item = &'a str> + Clone) -> Option<Dialect> {
+    let any = |names: &[&str]| exports.clone().any(|export| names.contains(&export));
+    if any(&[cardan::REQUEST, cardan::RESPONSE, cardan::COMPLETE]) {
+        Some(Dialect::Cardan)
+    } else if any(&llmproxy::ENTRIES) {
+        Some(Dialect::LlmProxy)
+    } else {
+        None
     }
 }
 

@@ -15,7 +15,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use wasmtime::{
-    Config, InstanceAllocationStrategy, PoolConcurrencyLimitError, PoolingAllocationConfig, WasmBacktraceDetails,
+    Config, InstanceAllocationStrategy, PoolConcurrencyLimitError, PoolingAllocationConfig,
+    WasmBacktraceDetails,
 };
 
 use crate::grants::HttpClient;

@@ -20,7 +20,10 @@ const REDIRECTS_MAX: usize = 10;
 /// must therefore not follow redirects by itself. May be called from many calls at once.
 pub trait HttpClient: Send + Sync + 'static {
     /// Sends `request` and reads the whole response.
-    fn send(&self, request: HttpExchange) -> Pin<Box<dyn Future<Output = Result<HttpReply, HttpFailure>> + Send>>;
+    fn send(
+        &self,
+        request: HttpExchange,
+    ) -> Pin<Box<dyn Future<Output = Result<HttpReply, HttpFailure>> + Send>>;
 }
 
 /// One request, for [`HttpClient`].

@@ -87,10 +87,7 @@ impl HostFunction {
 
     /// The same, for a body that waits: the guest is suspended, not the thread. The future must be able
     /// to run on any Tokio runtime.
-    pub fn suspending<F>(
-        name: impl Into<String>,
-        body: impl Fn(Vec<u8>) -> F + Send + Sync + 'static,
-    ) -> Self
+    pub fn suspending<F>(name: impl Into<String>, body: impl Fn(Vec<u8>) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<Vec<u8>, String>> + Send + 'static,
     {
@@ -129,4 +126,3 @@ impl HostFunction {
 
 /// The error type of raw host functions, re-exported so that embedders need not depend on wasmtime.
 pub type HostError = wasmtime::Error;
-

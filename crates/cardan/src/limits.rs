@@ -175,9 +175,9 @@ impl Clock {
     }
 
     fn slice(&self, ticks: u64) -> u64 {
-        let left = self.left().map_or(u64::MAX, |left| {
-            u64::try_from(left.as_millis() / TICK.as_millis()).unwrap_or(u64::MAX)
-        });
+        let left = self
+            .left()
+            .map_or(u64::MAX, |left| u64::try_from(left.as_millis() / TICK.as_millis()).unwrap_or(u64::MAX));
         ticks.min(left).max(1)
     }
 

@@ -146,7 +146,11 @@ impl Plugin {
         self.verdict(held, question).await.map_err(|error| error.of(&self.admitted.name))
     }
 
-    async fn verdict<H: Spoken>(&self, held: &mut Held, question: Question<'_, H>) -> Result<Verdict<H>, Error> {
+    async fn verdict<H: Spoken>(
+        &self,
+        held: &mut Held,
+        question: Question<'_, H>,
+    ) -> Result<Verdict<H>, Error> {
         let protocol = |why: String| Error::call(Fault::Protocol, why);
         let dialect = self.admitted.dialect.ok_or_else(|| {
             protocol("its exports are of no known dialect; name one with `dialect`".to_owned())

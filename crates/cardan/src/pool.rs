@@ -66,7 +66,12 @@ impl Pool {
             Err(TryAcquireError::NoPermits) => {}
             Err(TryAcquireError::Closed) => return Err(Error::host("the plugin's instances are gone")),
         }
-        let busy = || Error::call(Fault::Busy, "all instances of the plugin are in use; raise instances_max to allow more");
+        let busy = || {
+            Error::call(
+                Fault::Busy,
+                "all instances of the plugin are in use; raise instances_max to allow more",
+            )
+        };
         let waited = tokio::time::timeout(deadline.unwrap_or(WAIT_MAX), self.permits.clone().acquire_owned());
         match waited.await {
             Ok(Ok(permit)) => Ok(Permit(permit)),
@@ -115,7 +120,9 @@ impl Pool {
     }
 
     fn ask_for_more(&self) {
-        if self.ready_wanted > 0 && !self.asked.load(Ordering::Relaxed) && !self.asked.swap(true, Ordering::Relaxed)
+        if self.ready_wanted > 0
+            && !self.asked.load(Ordering::Relaxed)
+            && !self.asked.swap(true, Ordering::Relaxed)
         {
             self.nursery.ask(self.this.clone());
         }

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest as _, Sha256};
+
 use crate::Error;
-use crate::abi::extism::manifest::Manifest;
+use crate::abi::extism::manifest::{Manifest, hex};
 
 /// Where a plugin comes from.
 #[derive(Debug, Clone)]
@@ -66,8 +68,9 @@ pub(crate) enum Content {
 impl Source {
     pub(crate) fn read(self) -> Result<Content, Error> {
         match self {
-            Self::File(path) => Content::recognise(read_file(&path)?)
-                .map_err(|error| Error::new(error.kind(), format!("{}: {}", path.display(), error.message()))),
+            Self::File(path) => Content::recognise(read_file(&path)?).map_err(|error| {
+                Error::new(error.kind(), format!("{}: {}", path.display(), error.message()))
+            }),
             Self::Bytes(bytes) => Content::recognise(bytes),
             Self::Manifest(manifest) => Ok(Content::Manifest(Box::new(manifest))),
         }
@@ -94,6 +97,15 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
     })
 }
 
+/// Digest of the module in a file, as [`crate::Inspection::digest`] has it; `None` if the file holds no
+/// single module. For noticing that a plugin's file has changed.
+pub fn file_digest(path: &Path) -> Option<String> {
+    match Content::recognise(std::fs::read(path).ok()?).ok()? {
+        Content::Module(bytes) => Some(hex(&Sha256::digest(&bytes))),
+        Content::Component | Content::Manifest(_) => None,
+    }
+}
+
 impl Content {
     /// Tells what bytes are by their beginning, in the order of Extism's reference: binary, text, and
     /// otherwise a manifest.
@@ -108,8 +120,7 @@ impl Content {
             let module = wat::parse_bytes(&bytes).map_err(|error| Error::format(error.to_string()))?;
             return Ok(Self::Module(module.into_owned()));
         }
-        let text =
-            String::from_utf8(bytes).map_err(|_| Error::format("input bytes aren't valid utf-8"))?;
+        let text = String::from_utf8(bytes).map_err(|_| Error::format("input bytes aren't valid utf-8"))?;
         Ok(Self::Manifest(Box::new(Manifest::parse(&text)?)))
     }
 }

@@ -11,9 +11,6 @@ mod recognise;
 mod vars;
 mod wasi;
 
-
-
-
 pub(crate) use call::{Call, Guest, State};
 pub use codec::Report;
 pub(crate) use link::{Linking, Template};

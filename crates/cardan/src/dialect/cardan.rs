@@ -267,8 +267,10 @@ pub(super) fn encode_response(event: &ResponseEvent, about: Circumstances<'_>) -
         origin: event.origin,
         body: event.body.as_ref().map(BodyDocument::of),
     };
-    let document =
-        EventDocument { response: Some(response), ..document::<HttpResponse>(request(&event.request), about) };
+    let document = EventDocument {
+        response: Some(response),
+        ..document::<HttpResponse>(request(&event.request), about)
+    };
     Ok(serde_json::to_vec(&document)?)
 }
 
@@ -279,8 +281,10 @@ pub(super) fn encode_complete(event: &CompleteEvent, about: Circumstances<'_>) -
         duration_ms: event.duration_ms,
         aborted: event.aborted,
     };
-    let document =
-        EventDocument { complete: Some(complete), ..document::<HttpComplete>(request(&event.request), about) };
+    let document = EventDocument {
+        complete: Some(complete),
+        ..document::<HttpComplete>(request(&event.request), about)
+    };
     Ok(serde_json::to_vec(&document)?)
 }
 

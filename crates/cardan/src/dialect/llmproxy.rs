@@ -207,8 +207,19 @@ fn verdict<H: Hook<Answer = HttpAnswer>>(
     let mut output = Output::read(document)?;
     match output.action {
         Action::Passthrough => Ok(Verdict::pass()),
-        Action::Block(refusal) => Ok(Verdict::stop(HttpAnswer::Refuse(refusal))),
-        Action::CacheHit(response) => Ok(Verdict::stop(HttpAnswer::Respond(response))),
+        Action::Block(refusal) => {
+            // Where later plugins of the original look for what happened.
+            let attributes = [
+                ("_block_status".to_owned(), json!(refusal.status.unwrap_or(403))),
+                ("_block_error_type".to_owned(), json!(refusal.kind)),
+            ];
+            let attributes = attributes.into_iter().collect();
+            Ok(Verdict { attributes, ..Verdict::stop(HttpAnswer::Refuse(refusal)) })
+        }
+        Action::CacheHit(response) => {
+            let attributes = [("_cache_hit".to_owned(), json!(true))].into_iter().collect();
+            Ok(Verdict { attributes, ..Verdict::stop(HttpAnswer::Respond(response)) })
+        }
         Action::Modify => {
             let edits = modify(&mut output)?;
             Ok(Verdict { attributes: output.attributes(), ..Verdict::edit(edits) })

@@ -40,7 +40,8 @@ impl CompileCache {
         let cache = Self { dir: dir.to_owned(), owner: meta.uid() };
         // A directory of another user's is one that this user could not have written the probe into
         // with its own id.
-        let probe = cache.write(&cache.dir.join(".probe"), b"").and_then(|()| fs::metadata(dir.join(".probe")));
+        let probe =
+            cache.write(&cache.dir.join(".probe"), b"").and_then(|()| fs::metadata(dir.join(".probe")));
         match probe {
             Ok(probe) if probe.uid() == cache.owner => Ok(cache),
             Ok(_) => Err(fail("it belongs to another user; choose a directory of your own".to_owned())),

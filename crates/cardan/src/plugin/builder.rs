@@ -13,7 +13,7 @@ use super::{Admitted, Import, Inspection, Plugin, config_text};
 use crate::abi::Abi;
 use crate::abi::extism::manifest::{MAIN, Manifest, NamedModule, hex};
 use crate::abi::extism::{self, GuestOutput, Linking, Template, inspect};
-use crate::dialect::{Dialect, Spoken};
+use crate::dialect::{self, Dialect, Spoken};
 use crate::engine::Engine;
 use crate::grants::{HostList, HttpExchange, HttpFailure, HttpGrant, LogSink, TracingLog};
 use crate::host_function::HostFunction;
@@ -256,7 +256,7 @@ impl PluginBuilder {
         let main = main.ok_or_else(|| Error::format("No wasm files specified in Extism manifest"))?;
         let found = inspect(&main.bytes)?;
         let exports = found.functions.iter().map(String::as_str);
-        let dialect = self.dialect.or_else(|| Dialect::recognise(exports));
+        let dialect = self.dialect.or_else(|| dialect::recognise(exports));
         let hooks = dialect.map(|dialect| hooks(dialect, &found.functions)).unwrap_or_default();
         let imports = found.imports.into_iter().map(|(module, name, _)| Import { module, name });
         let imports: Vec<Import> = imports.collect();

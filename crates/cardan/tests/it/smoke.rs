@@ -36,7 +36,8 @@ fn echo() {
         plugin.call("echo", "Hello").unwrap();
     }
     eprintln!("fresh: {:?} per call", t.elapsed() / 1000);
-    let limits = cardan::Limits { deadline: Some(std::time::Duration::from_millis(50)), ..Default::default() };
+    let limits =
+        cardan::Limits { deadline: Some(std::time::Duration::from_millis(50)), ..Default::default() };
     let plugin = engine.plugin(ECHO.as_bytes()).limits(limits).load().unwrap();
     let t = std::time::Instant::now();
     let e = plugin.call("loop", "").unwrap_err();

@@ -108,10 +108,9 @@ impl Guest {
                 refused(format!("Function {} has {n} results, expected 0 or 1", export.name))
             }
             Shape::Parameters(n) => refused(format!("expected {n} arguments, got 0")),
-            Shape::OtherResult => refused(format!(
-                "Function {} returns neither nothing nor an i32",
-                export.name
-            )),
+            Shape::OtherResult => {
+                refused(format!("Function {} returns neither nothing nor an i32", export.name))
+            }
         }
     }
 
@@ -121,7 +120,8 @@ impl Guest {
         P: WasmParams + Sync,
         R: WasmResults + Sync,
     {
-        let function = self.main.get_module_export(&mut self.store, &id).and_then(wasmtime::Extern::into_func);
+        let function =
+            self.main.get_module_export(&mut self.store, &id).and_then(wasmtime::Extern::into_func);
         let function = function.ok_or_else(|| wasmtime::format_err!("a function is gone from its module"))?;
         let function: TypedFunc<P, R> = function.typed(&self.store)?;
         let ticker = self.store.data().clock.ticker().clone();

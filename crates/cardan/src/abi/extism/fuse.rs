@@ -663,8 +663,11 @@ fn check_visible(f: &mut Function, size: i64, memory: u32) {
 
 /// Leaves one of the kernel's own words on the stack.
 fn root(f: &mut Function, address: i32, memory: u32) {
-    f.instruction(&Instruction::I32Const(address))
-        .instruction(&Instruction::I64Load(MemArg { offset: 0, align: 3, memory_index: memory }));
+    f.instruction(&Instruction::I32Const(address)).instruction(&Instruction::I64Load(MemArg {
+        offset: 0,
+        align: 3,
+        memory_index: memory,
+    }));
 }
 
 /// Turns the offset in `scratch.address` into an address; does not touch the stack.

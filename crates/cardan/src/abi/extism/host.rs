@@ -58,7 +58,8 @@ pub(super) fn define(linker: &mut Linker<State>, http: Outgoing) -> wasmtime::Re
         ("log_warn", LogLevel::Warn),
         ("log_error", LogLevel::Error),
     ] {
-        linker.func_wrap(ENV, name, move |caller: Caller<'_, State>, handle: u64| log(caller, level, handle))?;
+        linker
+            .func_wrap(ENV, name, move |caller: Caller<'_, State>, handle: u64| log(caller, level, handle))?;
     }
     match http {
         Outgoing::Granted => linker.func_wrap_async(ENV, "http_request", |caller, (request, body)| {
@@ -238,7 +239,8 @@ fn read_request(caller: &mut Caller<'_, State>, request: u64, body: u64) -> wasm
     state.http.headers = None;
     let request: Request = serde_json::from_slice(&json)
         .map_err(|error| malformed(format!("not an HTTP request document: {error}")))?;
-    let url = request.url.parse().map_err(|error| malformed(format!("{:?} is no URL: {error}", request.url)))?;
+    let url =
+        request.url.parse().map_err(|error| malformed(format!("{:?} is no URL: {error}", request.url)))?;
     let method = request.method.as_deref().unwrap_or("GET").to_ascii_uppercase();
     const METHODS: [&str; 9] =
         ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
@@ -288,4 +290,3 @@ impl HostCall<'_> {
         }
     }
 }
-

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use cardan_api::{Fault, Limits};
-use wasmtime::{
-    ExternType, FuncType, Instance, InstancePre, Linker, Module, ModuleExport, Store, ValType,
-};
+use wasmtime::{ExternType, FuncType, Instance, InstancePre, Linker, Module, ModuleExport, Store, ValType};
 
 use super::call::{Guest, LastResponse, State, within};
 use super::codec;
@@ -18,12 +16,12 @@ use super::manifest::{MAIN, NamedModule};
 use super::recognise::{ImportKind, inspect};
 use super::vars::Vars;
 use super::wasi::{GuestOutput, WasiGrant};
+use crate::Error;
 use crate::engine::{self, Engine, Room};
 use crate::error::ErrorKind;
 use crate::grants::{HttpGrant, LogSink};
 use crate::host_function::HostFunction;
 use crate::limits::{self, Clock, Meter, Pace};
-use crate::Error;
 
 const WASI: &str = "wasi_snapshot_preview1";
 /// Pages behind a fused guest's memory that its first `memory.grow` may take.
@@ -135,8 +133,7 @@ impl Template {
         check_imports(&linking)?;
         let imports = |name: &str| {
             linking.modules.iter().any(|module| {
-                inspect(&module.bytes)
-                    .is_ok_and(|found| found.imports.iter().any(|import| import.0 == name))
+                inspect(&module.bytes).is_ok_and(|found| found.imports.iter().any(|import| import.0 == name))
             })
         };
         let imports_http = imports_function(main, "http_request") || linking.modules.len() > 1;
@@ -352,11 +349,14 @@ fn start_error(error: &wasmtime::Error) -> Error {
     let fault = codec::classify(error);
     let unlinked = error.downcast_ref::<wasmtime::UnknownImportError>().is_some();
     let kind = if unlinked { ErrorKind::Link } else { ErrorKind::Start(fault) };
-    Error::new(kind, match fault {
-        Fault::Memory => "oom".to_owned(),
-        Fault::Deadline => "timeout while starting".to_owned(),
-        _ => codec::text(error),
-    })
+    Error::new(
+        kind,
+        match fault {
+            Fault::Memory => "oom".to_owned(),
+            Fault::Deadline => "timeout while starting".to_owned(),
+            _ => codec::text(error),
+        },
+    )
 }
 
 /// What [`Template::link`] works with.
@@ -397,9 +397,8 @@ impl Build<'_> {
         let mut room = Room::Pooled;
         let mut compiled = HashMap::new();
         for module in &self.linking.modules {
-            let (needs, made) = self
-                .compile(&module.bytes, "plain", || Ok(module.bytes.clone()))
-                .map_err(Error::format)?;
+            let (needs, made) =
+                self.compile(&module.bytes, "plain", || Ok(module.bytes.clone())).map_err(Error::format)?;
             if needs != Room::Pooled {
                 room = needs;
             }
@@ -415,14 +414,10 @@ impl Build<'_> {
         let kernel = self.compile_in(room, &fuse::KERNEL, "plain", || Ok(fuse::KERNEL.clone()));
         let kernel = kernel.map_err(Error::host)?;
         let order = link_order(&self.linking.modules, main)?;
-        let others = order
-            .into_iter()
-            .filter_map(|name| Some((name.clone(), compiled.get(name)?.clone())))
-            .collect();
+        let others =
+            order.into_iter().filter_map(|name| Some((name.clone(), compiled.get(name)?.clone()))).collect();
         let linker = self.linker(&wasmtime)?;
-        let module = compiled
-            .remove(&main.name)
-            .ok_or_else(|| Error::format("the main module is gone"))?;
+        let module = compiled.remove(&main.name).ok_or_else(|| Error::format("the main module is gone"))?;
         let shadowed = self.shadowed.to_vec();
         Ok((wasmtime, module, Linkage::Beside { linker, kernel, others, shadowed }))
     }

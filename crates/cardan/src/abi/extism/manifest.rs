@@ -93,7 +93,8 @@ impl Manifest {
         };
         serde_json::from_str::<Self>(text).map_err(|json| {
             // What looks like JSON was meant as JSON.
-            let why = if text.trim_start().starts_with('{') { json.to_string() } else { toml.message().to_owned() };
+            let why =
+                if text.trim_start().starts_with('{') { json.to_string() } else { toml.message().to_owned() };
             Error::format(format!("Unknown manifest format: {why}"))
         })
     }
@@ -139,9 +140,11 @@ impl WasmEntry {
         let only_url = self.method.is_none() && self.headers.is_none();
         let raw = match (&self.path, &self.data, &self.url) {
             (Some(path), None, None) if only_url => source::read_file(path)?,
-            (None, Some(data), None) if only_url => base64::engine::general_purpose::STANDARD
-                .decode(data)
-                .map_err(|error| Error::format(format!("Unknown manifest format: data is no base64: {error}")))?,
+            (None, Some(data), None) if only_url => {
+                base64::engine::general_purpose::STANDARD.decode(data).map_err(|error| {
+                    Error::format(format!("Unknown manifest format: data is no base64: {error}"))
+                })?
+            }
             (None, None, Some(url)) => fetch(self.request(url)?)?,
             _ => {
                 return Err(Error::format(

@@ -35,10 +35,7 @@ pub(super) struct WasiGrant {
 
 impl WasiGrant {
     /// Directories from a manifest's `allowed_paths`, in the order of host paths.
-    pub(super) fn new(
-        paths: &BTreeMap<String, String>,
-        output: GuestOutput,
-    ) -> Result<Self, Error> {
+    pub(super) fn new(paths: &BTreeMap<String, String>, output: GuestOutput) -> Result<Self, Error> {
         let preopens = paths
             .iter()
             .map(|(host, guest)| {

@@ -1,0 +1,183 @@
+//! The compiled order of bindings at one hook.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use cardan::dialect::Spoken;
+use cardan_api::Hook;
+use cardan_api::http::{HttpComplete, HttpRequest, HttpResponse, RequestEvent};
+
+use crate::manager::Loaded;
+use crate::spec::BindingSpec;
+
+/// One plugin at one hook, loaded.
+#[derive(Debug)]
+pub(crate) struct Binding {
+    pub(crate) plugin: Arc<Loaded>,
+    pub(crate) spec: BindingSpec,
+}
+
+/// The bindings of every hook, each in the order in which they are asked: phase, then priority, then
+/// order of installation.
+#[derive(Debug, Default)]
+pub(crate) struct Chains {
+    request: Vec<Binding>,
+    response: Vec<Binding>,
+    complete: Vec<Binding>,
+}
+
+impl Chains {
+    /// Sorts bindings, given in the order of installation, into chains.
+    pub(crate) fn compile(bindings: Vec<Binding>) -> Self {
+        let mut chains = Self::default();
+        for binding in bindings {
+            let chain = match binding.spec.hook.name {
+                HttpRequest::NAME => &mut chains.request,
+                HttpResponse::NAME => &mut chains.response,
+                _ => &mut chains.complete,
+            };
+            chain.push(binding);
+        }
+        for chain in [&mut chains.request, &mut chains.response, &mut chains.complete] {
+            chain.sort_by_key(|binding| (binding.spec.phase, binding.spec.priority));
+        }
+        chains
+    }
+}
+
+/// What rules look at.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// As in the event.
+    pub method: &'a str,
+    /// As in the event.
+    pub host: &'a str,
+    /// As in the event.
+    pub path: &'a str,
+}
+
+impl<'a> Subject<'a> {
+    fn of(request: &'a RequestEvent) -> Self {
+        Self { method: &request.method, host: &request.host, path: &request.path }
+    }
+}
+
+/// A hook that visits can ask at.
+pub trait Consulted: Spoken {
+    /// What rules look at in an event.
+    fn subject(event: &Self::Event) -> Subject<'_>;
+    /// Whether the event shows its body.
+    fn shows_body(event: &Self::Event) -> bool;
+    /// Whether edits replace the body.
+    fn replaces_body(edits: &Self::Edits) -> bool;
+    /// Which chain is asked.
+    fn seat() -> Seat;
+}
+
+/// The chain of one hook, among those of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seat {
+    /// `http.request`
+    Request,
+    /// `http.response`
+    Response,
+    /// `http.complete`
+    Complete,
+}
+
+impl Chains {
+    pub(crate) fn at(&self, seat: Seat) -> &[Binding] {
+        match seat {
+            Seat::Request => &self.request,
+            Seat::Response => &self.response,
+            Seat::Complete => &self.complete,
+        }
+    }
+}
+
+impl Consulted for HttpRequest {
+    fn subject(event: &Self::Event) -> Subject<'_> {
+        Subject::of(event)
+    }
+
+    fn shows_body(event: &Self::Event) -> bool {
+        event.body.is_some()
+    }
+
+    fn replaces_body(edits: &Self::Edits) -> bool {
+        edits.body.is_some()
+    }
+
+    fn seat() -> Seat {
+        Seat::Request
+    }
+}
+
+impl Consulted for HttpResponse {
+    fn subject(event: &Self::Event) -> Subject<'_> {
+        Subject::of(&event.request)
+    }
+
+    fn shows_body(event: &Self::Event) -> bool {
+        event.body.is_some()
+    }
+
+    fn replaces_body(edits: &Self::Edits) -> bool {
+        edits.body.is_some()
+    }
+
+    fn seat() -> Seat {
+        Seat::Response
+    }
+}
+
+impl Consulted for HttpComplete {
+    fn subject(event: &Self::Event) -> Subject<'_> {
+        Subject::of(&event.request)
+    }
+
+    /// The body is the request's, and it is shown if it was kept; nothing can be read any more.
+    fn shows_body(_event: &Self::Event) -> bool {
+        true
+    }
+
+    fn replaces_body((): &Self::Edits) -> bool {
+        false
+    }
+
+    fn seat() -> Seat {
+        Seat::Complete
+    }
+}
+
+/// A walk along one hook's chain: the bindings that are for one event, in order.
+///
+/// Which those are is settled when the walk begins, so that no edit takes a later plugin out of it.
+#[derive(Debug)]
+pub struct Chain<H: Hook> {
+    /// Positions in the hook's chain.
+    pub(crate) matching: Vec<usize>,
+    pub(crate) next: usize,
+    hook: PhantomData<fn() -> H>,
+}
+
+impl<H: Consulted> Chain<H> {
+    /// No allocation where nothing matches.
+    pub(crate) fn of(chains: &Chains, event: &H::Event) -> Self {
+        let bindings = chains.at(H::seat());
+        let matching = if bindings.is_empty() {
+            Vec::new()
+        } else {
+            let subject = H::subject(event);
+            let matching =
+                bindings.iter().enumerate().filter(|(_, binding)| binding.spec.rule.matches(&subject));
+            matching.map(|(i, _)| i).collect()
+        };
+        Self { matching, next: 0, hook: PhantomData }
+    }
+
+    /// Whether nobody is left to ask.
+    pub fn is_done(&self) -> bool {
+        self.next >= self.matching.len()
+    }
+}

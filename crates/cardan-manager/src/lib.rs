@@ -1,0 +1,20 @@
+//! Which plugins are asked where, and what they said.
+//!
+//! The control plane writes: [`Manager::apply`] loads what a deployment asks for and, once everything
+//! stands, swaps in the next [`Snapshot`] in one step. The data plane reads: a [`Visit`] pins the snapshot
+//! of the moment it opened, so that one request sees one set of plugins from its first hook to its last,
+//! whatever an operator does meanwhile. Old plugins go when the last visit that pins them ends.
+//!
+//! Gateways and proxies ask through visits and know neither conventions nor instances.
+
+mod chain;
+mod manager;
+mod resolve;
+mod spec;
+mod visit;
+
+pub use chain::{Chain, Consulted, Subject};
+pub use manager::{Applied, ApplyError, Manager, Snapshot};
+pub use resolve::{ResolveError, Warning, resolve_entry, resolve_llmproxy};
+pub use spec::{BindingSpec, Bindings, MatchRule, PluginSpec};
+pub use visit::{Cause, Decision, Outcome, Progress, Stop, Visit};

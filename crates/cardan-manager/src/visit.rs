@@ -1,0 +1,268 @@
+//! One request's or session's view of the plugins.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cardan::{Circumstances, Held, Question};
+use cardan_api::{Attributes, BodyNeed, Fault, FaultPolicy, Flow, Hook, InstanceMode, Phase, Verdict};
+use tokio::time::Instant;
+
+use crate::chain::{Binding, Chain, Consulted};
+use crate::manager::Snapshot;
+
+/// Most attributes that plugins of one visit may set together.
+const ATTRIBUTES_MAX: usize = 256;
+
+/// One request or session: pins a snapshot, and the instances that plugins keep for it.
+///
+/// Not shared: a host asks one question at a time. Dropping it, also in the middle of a question, ends
+/// what is going on and gives everything back.
+#[derive(Debug)]
+pub struct Visit {
+    snapshot: Arc<Snapshot>,
+    id: String,
+    session: String,
+    attributes: Attributes,
+    held: HashMap<Arc<str>, Held>,
+    decisions: Vec<Decision>,
+}
+
+/// What came of asking one plugin.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    /// Its name.
+    pub plugin: Arc<str>,
+    /// [`Hook::NAME`].
+    pub hook: &'static str,
+    /// What it said, or how it failed.
+    pub outcome: Outcome,
+    /// From the question to the verdict.
+    pub duration: Duration,
+}
+
+/// What one plugin said, or how it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Go on.
+    Continued,
+    /// Stop.
+    Stopped,
+    /// It could not be asked, and the binding's policy was to go on.
+    Skipped(Fault),
+    /// It could not be asked, and the binding's policy was to stop.
+    Refused(Fault),
+}
+
+/// How far a walk along a chain has come.
+#[derive(Debug)]
+pub enum Progress<H: Hook> {
+    /// The next plugin has to see the body: put it into the event and ask again, or say with
+    /// [`Visit::cannot_show`] that it cannot be had.
+    NeedsBody,
+    /// Everybody was asked; the event carries all edits.
+    Done,
+    /// Somebody stopped it. Nobody else is asked.
+    Stopped(Stop<H>),
+}
+
+/// Who stopped a chain, and why.
+#[derive(Debug)]
+pub struct Stop<H: Hook> {
+    /// The plugin's name.
+    pub plugin: Arc<str>,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Its answer, or its fault.
+    pub cause: Cause<H>,
+}
+
+/// Why a chain was stopped.
+#[derive(Debug)]
+pub enum Cause<H: Hook> {
+    /// The plugin's answer.
+    Answer(H::Answer),
+    /// The plugin could not be asked, and the binding's policy is to refuse.
+    Fault(Fault),
+}
+
+impl Visit {
+    pub(crate) fn new(snapshot: Arc<Snapshot>, id: String, session: String) -> Self {
+        Self {
+            snapshot,
+            id,
+            session,
+            attributes: Attributes::new(),
+            held: HashMap::new(),
+            decisions: Vec::new(),
+        }
+    }
+
+    /// 16 hexadecimal digits, the same at every hook.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What plugins have set so far.
+    pub fn attributes(&self) -> &Attributes {
+        &self.attributes
+    }
+
+    /// Which snapshot this visit sees.
+    pub fn generation(&self) -> u64 {
+        self.snapshot.generation()
+    }
+
+    /// What came of every question so far, in order.
+    pub fn decisions(&self) -> &[Decision] {
+        &self.decisions
+    }
+
+    /// The strongest need for a body among the bindings that are for this event.
+    pub fn body_need<H: Consulted>(&self, event: &H::Event) -> BodyNeed {
+        let bindings = self.snapshot.chains().at(H::seat());
+        if bindings.is_empty() {
+            return BodyNeed::None;
+        }
+        let subject = H::subject(event);
+        let matching = bindings.iter().filter(|binding| binding.spec.rule.matches(&subject));
+        matching.map(|binding| binding.spec.body).max().unwrap_or(BodyNeed::None)
+    }
+
+    /// Begins a walk along the bindings that are for this event.
+    pub fn chain<H: Consulted>(&self, event: &H::Event) -> Chain<H> {
+        Chain::of(self.snapshot.chains(), event)
+    }
+
+    /// Asks plugins in order, until one needs the body, one stops, or all were asked. Edits are applied to
+    /// the event after each.
+    pub async fn ask<H: Consulted>(&mut self, chain: &mut Chain<H>, event: &mut H::Event) -> Progress<H> {
+        let snapshot = self.snapshot.clone();
+        while let Some(&position) = chain.matching.get(chain.next) {
+            let binding = &snapshot.chains().at(H::seat())[position];
+            if binding.spec.body == BodyNeed::Whole && !H::shows_body(event) {
+                return Progress::NeedsBody;
+            }
+            chain.next += 1;
+            if let Some(stop) = self.ask_one(binding, event).await {
+                return Progress::Stopped(stop);
+            }
+        }
+        Progress::Done
+    }
+
+    /// Says that the body the next plugin needs cannot be had. Its fault policy decides; nobody is passed
+    /// over in silence.
+    pub fn cannot_show<H: Consulted>(&mut self, chain: &mut Chain<H>, why: Fault) -> Progress<H> {
+        let snapshot = self.snapshot.clone();
+        while let Some(&position) = chain.matching.get(chain.next) {
+            let binding = &snapshot.chains().at(H::seat())[position];
+            if binding.spec.body != BodyNeed::Whole {
+                break;
+            }
+            chain.next += 1;
+            let asked = Instant::now();
+            tracing::warn!(
+                target: "cardan::fault", visit = self.id, plugin = %binding.plugin.name(), hook = H::NAME,
+                fault = why.label(), "the body cannot be shown"
+            );
+            if let Some(stop) = self.fault(binding, why, asked) {
+                return Progress::Stopped(stop);
+            }
+        }
+        Progress::Done
+    }
+
+    async fn ask_one<H: Consulted>(&mut self, binding: &Binding, event: &mut H::Event) -> Option<Stop<H>> {
+        let asked = Instant::now();
+        let plugin = &binding.plugin;
+        let mut held = match plugin.plugin().mode() {
+            InstanceMode::Visit => self.held.remove(plugin.name()).unwrap_or_default(),
+            InstanceMode::Fresh | InstanceMode::Shared => Held::default(),
+        };
+        let question = Question::<H> {
+            event,
+            about: Circumstances {
+                phase: binding.spec.phase,
+                visit: &self.id,
+                session: &self.session,
+                attributes: &self.attributes,
+                config: plugin.config(),
+            },
+            entry: binding.spec.entry.as_deref(),
+            deadline: binding.spec.deadline,
+        };
+        let verdict = plugin.plugin().ask(&mut held, question).await;
+        if plugin.plugin().mode() == InstanceMode::Visit {
+            self.held.insert(plugin.name().clone(), held);
+        }
+        let checked = verdict.map_err(|error| (error.fault(), error.to_string())).and_then(|verdict| {
+            self.check(binding, &verdict).map(|()| verdict).map_err(|why| (Fault::Protocol, why))
+        });
+        match checked {
+            Ok(verdict) => self.follow(binding, event, verdict, asked),
+            Err((fault, error)) => {
+                tracing::warn!(
+                    target: "cardan::fault", visit = self.id, hook = H::NAME, fault = fault.label(), error,
+                    "a plugin has no verdict"
+                );
+                self.fault(binding, fault, asked)
+            }
+        }
+    }
+
+    /// What a verdict may not do, whatever its dialect.
+    fn check<H: Consulted>(&self, binding: &Binding, verdict: &Verdict<H>) -> Result<(), String> {
+        if binding.spec.body == BodyNeed::None && H::replaces_body(&verdict.edits) {
+            return Err("it replaces a body it was not shown; bind it with body: whole".to_owned());
+        }
+        let new = verdict.attributes.keys().filter(|key| !self.attributes.contains_key(*key)).count();
+        if self.attributes.len() + new > ATTRIBUTES_MAX {
+            return Err(format!("plugins of one visit may set {ATTRIBUTES_MAX} attributes"));
+        }
+        Ok(())
+    }
+
+    fn follow<H: Consulted>(
+        &mut self,
+        binding: &Binding,
+        event: &mut H::Event,
+        verdict: Verdict<H>,
+        asked: Instant,
+    ) -> Option<Stop<H>> {
+        self.attributes.extend(verdict.attributes);
+        match verdict.flow {
+            Flow::Continue => {
+                H::apply(event, verdict.edits);
+                self.record::<H>(binding, Outcome::Continued, asked);
+                None
+            }
+            Flow::Stop(answer) => {
+                self.record::<H>(binding, Outcome::Stopped, asked);
+                Some(stop(binding, Cause::Answer(answer)))
+            }
+        }
+    }
+
+    fn fault<H: Consulted>(&mut self, binding: &Binding, fault: Fault, asked: Instant) -> Option<Stop<H>> {
+        match binding.spec.on_fault {
+            FaultPolicy::Skip => {
+                self.record::<H>(binding, Outcome::Skipped(fault), asked);
+                None
+            }
+            FaultPolicy::Refuse => {
+                self.record::<H>(binding, Outcome::Refused(fault), asked);
+                Some(stop(binding, Cause::Fault(fault)))
+            }
+        }
+    }
+
+    fn record<H: Consulted>(&mut self, binding: &Binding, outcome: Outcome, asked: Instant) {
+        let plugin = binding.plugin.name().clone();
+        self.decisions.push(Decision { plugin, hook: H::NAME, outcome, duration: asked.elapsed() });
+    }
+}
+
+fn stop<H: Hook>(binding: &Binding, cause: Cause<H>) -> Stop<H> {
+    Stop { plugin: binding.plugin.name().clone(), phase: binding.spec.phase, cause }
+}

@@ -142,7 +142,7 @@ fn luhn(digits: &[u8]) -> bool {
             value => value,
         })
         .sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 /// `ddd-dd-dddd`, without the numbers that are never issued.

@@ -1,0 +1,69 @@
+//! Prepares a contributor's machine. Nothing here is needed for `cargo test`: what is missing makes some
+//! tests and chores skip, and they say so.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{guests, tool};
+
+/// Clients that the end-to-end tests point at the gateway, the database proxy and libextism.
+const PYTHON_CLIENTS: [&str; 4] = ["openai", "anthropic", "psycopg[binary]", "extism"];
+
+pub(crate) fn run(root: &Path, guest_compilers: bool) -> Result<()> {
+    let mut packages: Vec<String> = PYTHON_CLIENTS.map(str::to_owned).into();
+    if guest_compilers {
+        packages.extend(guests::compiler_packages(root)?);
+    }
+    let mut failed = 0;
+    for (step, outcome) in
+        [("Rust targets", rust_targets()), ("Python packages", python_packages(root, &packages))]
+    {
+        if let Err(error) = outcome {
+            println!("{step}: not set up: {error:#}");
+            failed += 1;
+        }
+    }
+    if failed > 0 {
+        bail!("{failed} steps failed; repeat this command when their causes are removed");
+    }
+    Ok(())
+}
+
+fn rust_targets() -> Result<()> {
+    for target in guests::targets() {
+        tool::ensure_target(target)?;
+        println!("{target}: there");
+    }
+    Ok(())
+}
+
+/// Installs into a virtual environment below `target/`. A stamp lists what is installed, so that repeating
+/// this asks nobody anything.
+fn python_packages(root: &Path, packages: &[String]) -> Result<()> {
+    let venv = tool::venv(root);
+    let stamp = venv.join("installed");
+    let installed = fs::read_to_string(&stamp).unwrap_or_default();
+    let missing: Vec<&str> = packages
+        .iter()
+        .map(String::as_str)
+        .filter(|package| !installed.lines().any(|line| line == *package))
+        .collect();
+    if missing.is_empty() {
+        println!("{}: complete", venv.display());
+        return Ok(());
+    }
+    let python = venv.join("bin/python");
+    if !python.exists() {
+        println!("python3 -m venv {}", venv.display());
+        tool::run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+    }
+    println!("pip install {}", missing.join(" "));
+    let mut pip = Command::new(&python);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(&missing);
+    tool::run(&mut pip)?;
+    let all: Vec<&str> = installed.lines().chain(missing).collect();
+    fs::write(&stamp, all.join("\n") + "\n").with_context(|| format!("cannot write {}", stamp.display()))
+}

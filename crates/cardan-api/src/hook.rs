@@ -52,6 +52,17 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// The name in configuration, metrics and documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::PreFlight => "pre_flight",
+            Self::Routing => "routing",
+            Self::PostFlight => "post_flight",
+            Self::Background => "background",
+        }
+    }
+
     /// The status of a refusal whose plugin named none (`specs`: LLMProxy answers 503 when its
     /// routing ring stops a request, 403 elsewhere).
     pub fn refusal_status(self) -> u16 {
@@ -62,7 +73,14 @@ impl Phase {
     }
 }
 
-/// How much of a body a binding has to be shown. A host buffers only what some binding needs.
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How much of a body a binding is shown. A host buffers only what some binding needs, and a plugin sees
+/// what its own binding says, whatever its neighbours need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BodyNeed {

@@ -1,6 +1,7 @@
 //! The HTTP hooks: what plugins are shown of an exchange, and what they may do about it.
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::FaultPolicy;
@@ -111,7 +112,7 @@ impl Hook for HttpRequest {
 }
 
 /// Who wrote a response, so that a plugin can tell an upstream's words from the house's own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
     /// The upstream the request was sent to.

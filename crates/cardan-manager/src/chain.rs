@@ -68,7 +68,7 @@ pub trait Consulted: Spoken {
     fn subject(event: &Self::Event) -> Subject<'_>;
     /// Whether the event shows its body.
     fn shows_body(event: &Self::Event) -> bool;
-    /// Whether edits replace the body.
+    /// Whether edits replace a body.
     fn replaces_body(edits: &Self::Edits) -> bool;
     /// Which chain is asked.
     fn seat() -> Seat;
@@ -77,11 +77,11 @@ pub trait Consulted: Spoken {
 /// The chain of one hook, among those of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seat {
-    /// `http.request`
+    /// Of [`HttpRequest`].
     Request,
-    /// `http.response`
+    /// Of [`HttpResponse`].
     Response,
-    /// `http.complete`
+    /// Of [`HttpComplete`].
     Complete,
 }
 
@@ -123,7 +123,7 @@ impl Consulted for HttpResponse {
     }
 
     fn replaces_body(edits: &Self::Edits) -> bool {
-        edits.body.is_some()
+        edits.body.is_some() || edits.request_body.is_some()
     }
 
     fn seat() -> Seat {

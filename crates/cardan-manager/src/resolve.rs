@@ -1,9 +1,14 @@
 //! From manifests as written to specs: names looked up, defaults filled in, paths found.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
-use cardan_api::manifest::{BindingEntry, MatchEntry, PluginEntry, llmproxy};
+use cardan_api::hook::HOOKS;
+use cardan_api::manifest::{
+    BindingEntry, GrantsEntry, LimitsEntry, MatchEntry, Milliseconds, PluginEntry, llmproxy,
+};
 use cardan_api::{BodyNeed, Dialect, FaultPolicy, HookInfo, InstanceMode, Limits, Phase};
 use glob::Pattern;
 use serde_json::Value;
@@ -11,7 +16,7 @@ use serde_json::Value;
 use crate::spec::{BindingSpec, Bindings, MatchRule, PluginSpec};
 
 /// Time of one call where nothing says otherwise.
-const DEADLINE_MS: u64 = 500;
+const DEADLINE: Duration = Duration::from_millis(500);
 /// Instances kept ready where nothing says otherwise.
 const READY: u32 = 2;
 
@@ -40,33 +45,32 @@ pub struct Warning(pub String);
 ///
 /// # Errors
 ///
-/// When it names a hook or a phase that does not exist, or a pattern that is none.
+/// When a value cannot be meant: a hook or a phase that does not exist, a pattern that is none, a limit
+/// of nothing. The message begins with the key's path within the entry.
 pub fn resolve_entry(entry: &PluginEntry, base: &Path) -> Result<PluginSpec, ResolveError> {
-    let fail = |message: String| ResolveError { plugin: entry.name.clone(), message };
+    resolved(entry, base).map_err(|message| ResolveError { plugin: entry.name.clone(), message })
+}
+
+fn resolved(entry: &PluginEntry, base: &Path) -> Result<PluginSpec, String> {
+    check_name(&entry.name)?;
+    entry.sha256.as_deref().map_or(Ok(()), check_sha256)?;
     let bindings = match &entry.bindings {
         None => Bindings::Exported,
+        Some(bindings) if bindings.is_empty() => {
+            return Err(
+                "bindings: the list is empty, so the plugin would never be asked; leave the key out to \
+                        bind it wherever it has an export, or say enabled: false"
+                    .to_owned(),
+            );
+        }
         Some(bindings) => {
-            Bindings::Listed(bindings.iter().map(resolve_binding).collect::<Result<_, _>>().map_err(fail)?)
+            let bindings = bindings
+                .iter()
+                .enumerate()
+                .map(|(i, binding)| resolve_binding(binding).map_err(|why| format!("bindings[{i}].{why}")));
+            Bindings::Listed(bindings.collect::<Result<_, _>>()?)
         }
     };
-    let defaults = Limits::default();
-    let asked = &entry.limits;
-    let limits = Limits {
-        memory_bytes_max: asked.memory.map_or(defaults.memory_bytes_max, |it| it.0),
-        table_elements_max: asked.table_elements.unwrap_or(defaults.table_elements_max),
-        output_bytes_max: asked.output.map_or(defaults.output_bytes_max, |it| it.0),
-        deadline: Some(
-            asked.deadline.map_or(std::time::Duration::from_millis(DEADLINE_MS), |it| it.duration()),
-        ),
-        start_deadline: asked.start_deadline.map_or(defaults.start_deadline, |it| it.duration()),
-        instances_max: asked.instances.unwrap_or(defaults.instances_max),
-        var_bytes_max: asked.vars.map_or(defaults.var_bytes_max, |it| it.0),
-        http_response_bytes_max: asked.http_response.map_or(defaults.http_response_bytes_max, |it| it.0),
-        ..defaults
-    };
-    if limits.instances_max == 0 {
-        return Err(fail("limits.instances is 0: a plugin without instances cannot be asked".to_owned()));
-    }
     Ok(PluginSpec {
         name: entry.name.clone(),
         version: entry.version.clone().unwrap_or_default(),
@@ -74,18 +78,73 @@ pub fn resolve_entry(entry: &PluginEntry, base: &Path) -> Result<PluginSpec, Res
         sha256: entry.sha256.clone(),
         dialect: entry.dialect,
         mode: entry.instance,
-        ready: asked.ready.unwrap_or(READY),
-        limits,
+        ready: entry.limits.ready.unwrap_or(READY),
+        limits: resolve_limits(&entry.limits, DEADLINE)?,
         config: Value::Object(entry.config.clone().into_iter().collect()),
-        allowed_hosts: entry.grants.http.clone(),
-        allowed_paths: entry
-            .grants
-            .files
-            .iter()
-            .map(|(host, guest)| (based(host, base), guest.clone()))
-            .collect(),
+        allowed_hosts: resolve_hosts(&entry.grants)?,
+        allowed_paths: resolve_files(&entry.grants, base),
         bindings,
     })
+}
+
+/// A plugin's name stands in log lines, metrics and error messages.
+fn check_name(name: &str) -> Result<(), String> {
+    if name.trim().is_empty() {
+        return Err("name: it is empty".to_owned());
+    }
+    if name.chars().any(char::is_control) {
+        return Err(format!("name: {name:?} has a control character in it"));
+    }
+    Ok(())
+}
+
+fn check_sha256(digest: &str) -> Result<(), String> {
+    if digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(());
+    }
+    Err(format!("sha256: {digest:?} is no SHA-256 digest: 64 hexadecimal digits, as sha256sum prints them"))
+}
+
+fn resolve_limits(asked: &LimitsEntry, deadline: Duration) -> Result<Limits, String> {
+    let defaults = Limits::default();
+    let limits = Limits {
+        memory_bytes_max: asked.memory.map_or(defaults.memory_bytes_max, |it| it.0),
+        table_elements_max: asked.table_elements.unwrap_or(defaults.table_elements_max),
+        output_bytes_max: asked.output.map_or(defaults.output_bytes_max, |it| it.0),
+        deadline: Some(asked.deadline.map_or(deadline, Milliseconds::duration)),
+        start_deadline: asked.start_deadline.map_or(defaults.start_deadline, Milliseconds::duration),
+        instances_max: asked.instances.unwrap_or(defaults.instances_max),
+        var_bytes_max: asked.vars.map_or(defaults.var_bytes_max, |it| it.0),
+        http_response_bytes_max: asked.http_response.map_or(defaults.http_response_bytes_max, |it| it.0),
+        ..defaults
+    };
+    let never = |key: &str| Err(format!("limits.{key}: it is 0, so the plugin could never answer"));
+    if limits.instances_max == 0 {
+        return never("instances");
+    }
+    if limits.deadline == Some(Duration::ZERO) {
+        return never("deadline");
+    }
+    if limits.start_deadline == Duration::ZERO {
+        return never("start_deadline");
+    }
+    Ok(limits)
+}
+
+fn resolve_hosts(grants: &GrantsEntry) -> Result<Vec<String>, String> {
+    for (i, host) in grants.http.iter().enumerate() {
+        Pattern::new(host).map_err(|error| format!("grants.http[{i}]: {host:?} is no pattern: {error}"))?;
+        if host.contains(['/', ':']) && !host.starts_with('[') {
+            return Err(format!(
+                "grants.http[{i}]: {host:?} is more than a host; leave out scheme, port and path"
+            ));
+        }
+    }
+    Ok(grants.http.clone())
+}
+
+fn resolve_files(grants: &GrantsEntry, base: &Path) -> BTreeMap<String, String> {
+    grants.files.iter().map(|(host, guest)| (based(host, base), guest.clone())).collect()
 }
 
 /// A granted directory, relative to the configuration file like everything in it.
@@ -94,38 +153,47 @@ fn based(host: &str, base: &Path) -> String {
     format!("{mark}{}", base.join(path).display())
 }
 
+/// An error begins with the key below the binding.
 fn resolve_binding(entry: &BindingEntry) -> Result<BindingSpec, String> {
     let hook = HookInfo::find(&entry.hook).ok_or_else(|| {
-        let known = cardan_api::hook::HOOKS.iter().map(|hook| hook.name).collect::<Vec<_>>().join(", ");
-        format!("there is no hook {:?}; there are {known}", entry.hook)
+        let known = listed(HOOKS.iter().map(|hook| hook.name));
+        format!("hook: there is no hook {:?}; there are {known}", entry.hook)
     })?;
     let mut binding = BindingSpec::at(hook);
     if let Some(phase) = entry.phase {
         if !hook.phases.contains(&phase) {
-            return Err(format!("the hook {} has no phase {phase:?}; it has {:?}", hook.name, hook.phases));
+            let phases = listed(hook.phases.iter().map(|phase| phase.name()));
+            return Err(format!("phase: the hook {} has no phase {phase}; it has {phases}", hook.name));
         }
         binding.phase = phase;
     }
     binding.priority = entry.priority.unwrap_or(binding.priority);
-    binding.deadline = entry.deadline.map(cardan_api::manifest::Milliseconds::duration);
+    binding.deadline = entry.deadline.map(Milliseconds::duration);
+    if binding.deadline == Some(Duration::ZERO) {
+        return Err("deadline: it is 0, so the plugin could never answer".to_owned());
+    }
     binding.on_fault = entry.on_fault.unwrap_or(binding.on_fault);
     binding.body = entry.body.unwrap_or(binding.body);
-    binding.rule = resolve_rule(&entry.rule)?;
+    binding.rule = resolve_rule(&entry.rule).map_err(|why| format!("match.{why}"))?;
     binding.entry.clone_from(&entry.entry);
     Ok(binding)
 }
 
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.collect::<Vec<_>>().join(", ")
+}
+
 fn resolve_rule(rule: &MatchEntry) -> Result<MatchRule, String> {
-    let patterns = |texts: &[String]| {
-        texts
-            .iter()
-            .map(|text| Pattern::new(text).map_err(|error| format!("{text:?} is no pattern: {error}")))
-            .collect::<Result<Vec<_>, _>>()
+    let patterns = |key: &str, texts: &[String]| {
+        let patterns = texts.iter().enumerate().map(|(i, text)| {
+            Pattern::new(text).map_err(|error| format!("{key}[{i}]: {text:?} is no pattern: {error}"))
+        });
+        patterns.collect::<Result<Vec<_>, _>>()
     };
     Ok(MatchRule {
-        paths: patterns(&rule.paths)?,
+        paths: patterns("paths", &rule.paths)?,
         methods: rule.methods.iter().map(|method| method.to_ascii_uppercase()).collect(),
-        hosts: patterns(&rule.hosts.iter().map(|host| host.to_ascii_lowercase()).collect::<Vec<_>>())?,
+        hosts: patterns("hosts", &rule.hosts)?,
     })
 }
 
@@ -140,13 +208,10 @@ pub fn resolve_llmproxy(
     folder: &Path,
 ) -> Result<(Option<PluginSpec>, Vec<Warning>), ResolveError> {
     let fail = |message: String| ResolveError { plugin: entry.name.clone(), message };
-    let mut warnings: Vec<Warning> = entry
-        .other
-        .keys()
-        .map(|key| {
-            Warning(format!("plugin {}: LLMProxy's manifest has no key {key:?}; it is ignored", entry.name))
-        })
-        .collect();
+    let ignored = |key: &String| {
+        Warning(format!("plugin {}: LLMProxy's manifest has no key {key:?}; it is ignored", entry.name))
+    };
+    let mut warnings: Vec<Warning> = entry.other.keys().map(ignored).collect();
     if !entry.enabled {
         return Ok((None, warnings));
     }
@@ -158,7 +223,15 @@ pub fn resolve_llmproxy(
         )));
         return Ok((None, warnings));
     }
-    let source = entry_point(&entry.entrypoint, folder).map_err(fail)?;
+    Ok((Some(ring_plugin(entry, folder).map_err(fail)?), warnings))
+}
+
+fn ring_plugin(entry: &llmproxy::Entry, folder: &Path) -> Result<PluginSpec, String> {
+    check_name(&entry.name)?;
+    entry.sha256.as_deref().map_or(Ok(()), check_sha256)?;
+    if entry.timeout_ms == 0 {
+        return Err("timeout_ms: it is 0, so the plugin could never answer".to_owned());
+    }
     let binding = BindingSpec {
         phase: entry.hook,
         priority: entry.priority,
@@ -172,29 +245,26 @@ pub fn resolve_llmproxy(
         entry: entry.entry.clone(),
         ..BindingSpec::at(ring_hook(entry.hook))
     };
-    let deadline = Some(std::time::Duration::from_millis(entry.timeout_ms));
-    let spec = PluginSpec {
+    Ok(PluginSpec {
         name: entry.name.clone(),
         version: entry.version.clone().unwrap_or_else(|| "0.0.0".to_owned()),
-        source,
+        source: entry_point(&entry.entrypoint, folder).map_err(|why| format!("entrypoint: {why}"))?,
         sha256: entry.sha256.clone(),
         dialect: Some(Dialect::LlmProxy),
         // The original keeps one instance alive, and plugins count in its memory.
         mode: InstanceMode::Shared,
-        ready: READY,
-        limits: Limits { deadline, ..Limits::default() },
+        ready: entry.limits.ready.unwrap_or(READY),
+        limits: resolve_limits(&entry.limits, Duration::from_millis(entry.timeout_ms))?,
         config: Value::Object(entry.config.clone().unwrap_or_default().into_iter().collect()),
-        allowed_hosts: Vec::new(),
-        allowed_paths: std::collections::BTreeMap::new(),
+        allowed_hosts: resolve_hosts(&entry.grants)?,
+        allowed_paths: resolve_files(&entry.grants, folder),
         bindings: Bindings::Listed(vec![binding]),
-    };
-    Ok((Some(spec), warnings))
+    })
 }
 
 /// The hook that a ring is a phase of.
 fn ring_hook(ring: Phase) -> &'static HookInfo {
-    let hook = cardan_api::hook::HOOKS.iter().find(|hook| hook.phases.contains(&ring));
-    hook.unwrap_or(&cardan_api::hook::HOOKS[0])
+    HOOKS.iter().find(|hook| hook.phases.contains(&ring)).unwrap_or(&HOOKS[0])
 }
 
 /// Finds the file of an LLMProxy entry point, in any of the spellings in use. It has to lie inside of
@@ -202,10 +272,13 @@ fn ring_hook(ring: Phase) -> &'static HookInfo {
 fn entry_point(entry: &str, folder: &Path) -> Result<PathBuf, String> {
     let relative = Path::new(entry);
     if relative.is_absolute() || relative.components().any(|part| part == Component::ParentDir) {
-        return Err(format!("the entry point {entry:?} leaves the plugins folder"));
+        return Err(format!("{entry:?} leaves the plugins folder"));
     }
+    let real = folder
+        .canonicalize()
+        .map_err(|error| format!("the plugins folder {} cannot be read: {error}", folder.display()))?;
     let mut tries = vec![folder.join(relative)];
-    if let Some(name) = folder.file_name()
+    if let Some(name) = real.file_name()
         && let Ok(rest) = relative.strip_prefix(name)
     {
         tries.push(folder.join(rest));
@@ -215,16 +288,11 @@ fn entry_point(entry: &str, folder: &Path) -> Result<PathBuf, String> {
     tries.push(with_suffix(&folder.join(entry.replace('.', "/"))));
     let found = tries.iter().find(|path| path.is_file()).ok_or_else(|| {
         let tried = tries.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
-        format!("the entry point {entry:?} is no file; tried {tried}")
+        format!("{entry:?} is no file; tried {tried}")
     })?;
-    let inside = match (found.canonicalize(), folder.canonicalize()) {
-        (Ok(found), Ok(folder)) => found.starts_with(folder),
-        _ => false,
-    };
-    if inside {
-        Ok(found.clone())
-    } else {
-        Err(format!("the entry point {entry:?} leaves the plugins folder"))
+    match found.canonicalize() {
+        Ok(real_file) if real_file.starts_with(real) => Ok(found.clone()),
+        _ => Err(format!("{entry:?} leaves the plugins folder")),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cardan_api::{BodyNeed, Dialect, FaultPolicy, HookInfo, InstanceMode, Limits, Phase};
-use glob::Pattern;
+use glob::{MatchOptions, Pattern};
 use serde_json::Value;
 
 use crate::chain::Subject;
@@ -41,16 +41,24 @@ pub struct PluginSpec {
 
 impl PluginSpec {
     /// Whether a plugin loaded for `self` serves `other` as well: everything is the same but where it is
-    /// asked. What the file holds is compared apart.
+    /// asked and what people are told. What the file holds is compared apart.
     pub(crate) fn loads_like(&self, other: &Self) -> bool {
-        let key = |spec: &Self| {
-            (
-                (spec.name.clone(), spec.source.clone(), spec.sha256.clone(), spec.dialect, spec.mode),
-                (spec.ready, spec.limits.clone(), spec.config.clone()),
-                (spec.allowed_hosts.clone(), spec.allowed_paths.clone()),
-            )
-        };
-        key(self) == key(other)
+        // Taken apart without `..`, so that a new field is not forgotten here.
+        #[rustfmt::skip]
+        let Self {
+            name, version: _, source, sha256, dialect, mode, ready, limits, config, allowed_hosts,
+            allowed_paths, bindings: _,
+        } = other;
+        self.name == *name
+            && self.source == *source
+            && self.sha256 == *sha256
+            && self.dialect == *dialect
+            && self.mode == *mode
+            && self.ready == *ready
+            && self.limits == *limits
+            && self.config == *config
+            && self.allowed_hosts == *allowed_hosts
+            && self.allowed_paths == *allowed_paths
     }
 }
 
@@ -111,18 +119,19 @@ pub struct MatchRule {
     pub paths: Vec<Pattern>,
     /// In upper case.
     pub methods: Vec<String>,
-    /// On the host, lower case.
+    /// On the host, in any letter case.
     pub hosts: Vec<Pattern>,
 }
 
 impl MatchRule {
     /// Whether this rule is for `subject`.
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
-        let any = |patterns: &[Pattern], text: &str| {
-            patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(text))
+        let any = |patterns: &[Pattern], text: &str, case_sensitive| {
+            let options = MatchOptions { case_sensitive, ..MatchOptions::new() };
+            patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches_with(text, options))
         };
         let method = self.methods.is_empty()
             || self.methods.iter().any(|method| method.eq_ignore_ascii_case(subject.method));
-        method && any(&self.paths, subject.path) && any(&self.hosts, &subject.host.to_ascii_lowercase())
+        method && any(&self.paths, subject.path, true) && any(&self.hosts, subject.host, false)
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cardan::{Circumstances, Held, Question};
 use cardan_api::{Attributes, BodyNeed, Fault, FaultPolicy, Flow, Hook, InstanceMode, Phase, Verdict};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::chain::{Binding, Chain, Consulted};
@@ -13,6 +14,8 @@ use crate::manager::Snapshot;
 
 /// Most attributes that plugins of one visit may set together.
 const ATTRIBUTES_MAX: usize = 256;
+/// Most bytes of attributes, names and text and numbers counted: each later plugin is shown them all.
+const ATTRIBUTE_BYTES_MAX: usize = 1 << 20;
 
 /// One request or session: pins a snapshot, and the instances that plugins keep for it.
 ///
@@ -143,16 +146,22 @@ impl Visit {
             if binding.spec.body == BodyNeed::Whole && !H::shows_body(event) {
                 return Progress::NeedsBody;
             }
+            let stop = self.ask_one(binding, event).await;
+            // Not before the verdict: were this future dropped, the next walk would pass the plugin over.
             chain.next += 1;
-            if let Some(stop) = self.ask_one(binding, event).await {
+            if let Some(stop) = stop {
+                chain.next = chain.matching.len();
                 return Progress::Stopped(stop);
             }
         }
         Progress::Done
     }
 
-    /// Says that the body the next plugin needs cannot be had. Its fault policy decides; nobody is passed
-    /// over in silence.
+    /// Says that the body the next plugins need cannot be had. Their fault policies decide; nobody is
+    /// passed over in silence.
+    ///
+    /// [`Progress::Done`] means that none of them refused. There may be others to ask, which need no body
+    /// ([`Chain::is_done`]): go on with [`Visit::ask`].
     pub fn cannot_show<H: Consulted>(&mut self, chain: &mut Chain<H>, why: Fault) -> Progress<H> {
         let snapshot = self.snapshot.clone();
         while let Some(&position) = chain.matching.get(chain.next) {
@@ -167,6 +176,7 @@ impl Visit {
                 fault = why.label(), "the body cannot be shown"
             );
             if let Some(stop) = self.fault(binding, why, asked) {
+                chain.next = chain.matching.len();
                 return Progress::Stopped(stop);
             }
         }
@@ -184,6 +194,7 @@ impl Visit {
             event,
             about: Circumstances {
                 phase: binding.spec.phase,
+                body: binding.spec.body,
                 visit: &self.id,
                 session: &self.session,
                 attributes: &self.attributes,
@@ -216,9 +227,20 @@ impl Visit {
         if binding.spec.body == BodyNeed::None && H::replaces_body(&verdict.edits) {
             return Err("it replaces a body it was not shown; bind it with body: whole".to_owned());
         }
-        let new = verdict.attributes.keys().filter(|key| !self.attributes.contains_key(*key)).count();
-        if self.attributes.len() + new > ATTRIBUTES_MAX {
+        if verdict.attributes.is_empty() {
+            return Ok(());
+        }
+        let kept = self.attributes.iter().filter(|(key, _)| !verdict.attributes.contains_key(*key));
+        let (mut count, mut bytes) = (0, 0);
+        for (key, value) in kept.chain(&verdict.attributes) {
+            count += 1;
+            bytes += key.len() + weight(value);
+        }
+        if count > ATTRIBUTES_MAX {
             return Err(format!("plugins of one visit may set {ATTRIBUTES_MAX} attributes"));
+        }
+        if bytes > ATTRIBUTE_BYTES_MAX {
+            return Err(format!("plugins of one visit may set {ATTRIBUTE_BYTES_MAX} bytes of attributes"));
         }
         Ok(())
     }
@@ -265,4 +287,16 @@ impl Visit {
 
 fn stop<H: Hook>(binding: &Binding, cause: Cause<H>) -> Stop<H> {
     Stop { plugin: binding.plugin.name().clone(), phase: binding.spec.phase, cause }
+}
+
+/// About as many bytes as the value takes in a document.
+fn weight(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
+        Value::String(text) => text.len() + 2,
+        Value::Array(items) => items.iter().map(|item| 1 + weight(item)).sum::<usize>() + 2,
+        Value::Object(members) => {
+            members.iter().map(|(key, value)| key.len() + 4 + weight(value)).sum::<usize>() + 2
+        }
+    }
 }

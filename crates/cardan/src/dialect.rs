@@ -9,8 +9,10 @@ pub mod llmproxy;
 
 use std::fmt;
 
-use cardan_api::http::{HttpComplete, HttpRequest, HttpResponse};
-use cardan_api::{Attributes, Hook, Phase, Verdict};
+use bytes::Bytes;
+use cardan_api::http::{Headers, HttpComplete, HttpRequest, HttpResponse};
+use cardan_api::{Attributes, BodyNeed, Hook, Phase, Verdict};
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 pub use cardan_api::Dialect;
@@ -32,6 +34,8 @@ pub(crate) fn recognise<'a>(exports: impl Iterator<Item = &'a str> + Clone) -> O
 pub struct Circumstances<'a> {
     /// Where in the hook the binding stands.
     pub phase: Phase,
+    /// How much of the bodies it is shown. What the event carries because others need it is left out.
+    pub body: BodyNeed,
     /// The same at every hook of one request or session.
     pub visit: &'a str,
     /// The client's session, `default` when unknown.
@@ -40,6 +44,13 @@ pub struct Circumstances<'a> {
     pub attributes: &'a Attributes,
     /// The binding's configuration, an object.
     pub config: &'a Value,
+}
+
+impl Circumstances<'_> {
+    /// A body of the event, if this binding is shown bodies.
+    fn shown<'b>(&self, body: Option<&'b Bytes>) -> Option<&'b Bytes> {
+        body.filter(|_| self.body == BodyNeed::Whole)
+    }
 }
 
 /// A document that is not what its dialect requires. The text may quote the guest.
@@ -149,4 +160,79 @@ impl Spoken for HttpComplete {
             Dialect::LlmProxy => llmproxy::decode_complete(document),
         }
     }
+}
+
+/// Header fields as documents show them: an object, names in lower case, fields of one name joined with a
+/// comma (RFC 9110, section 5.2).
+struct ShownHeaders<'a>(&'a Headers);
+
+impl Serialize for ShownHeaders<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let fields = &self.0.0;
+        let is = |name: &str, other: &str| name.eq_ignore_ascii_case(other);
+        let first =
+            fields.iter().enumerate().filter(|(i, (name, _))| !fields[..*i].iter().any(|(it, _)| is(it, name)));
+        serializer.collect_map(first.map(|(i, (name, _))| {
+            let same = fields[i..].iter().filter(|(it, _)| is(it, name));
+            (Lowercase(name), Joined(same.map(|(_, value)| value.as_str())))
+        }))
+    }
+}
+
+/// Header names come in lower case already, where they come from HTTP.
+struct Lowercase<'a>(&'a str);
+
+impl Serialize for Lowercase<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            serializer.serialize_str(&self.0.to_ascii_lowercase())
+        } else {
+            serializer.serialize_str(self.0)
+        }
+    }
+}
+
+struct Joined<I>(I);
+
+impl<'a, I: Iterator<Item = &'a str> + Clone> fmt::Display for Joined<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, value) in self.0.clone().enumerate() {
+            f.write_str(if i == 0 { "" } else { ", " })?;
+            f.write_str(value)?;
+        }
+        Ok(())
+    }
+}
+
+impl<'a, I: Iterator<Item = &'a str> + Clone> Serialize for Joined<I> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// What a document takes beside its bodies, for most requests.
+const DOCUMENT_BYTES: usize = 2048;
+
+/// Writes a document in one go; `bodies` are those it carries.
+fn write<'b>(
+    document: &impl Serialize,
+    bodies: impl IntoIterator<Item = Option<&'b Bytes>>,
+) -> Result<Vec<u8>, Malformed> {
+    let bodies: usize = bodies.into_iter().flatten().map(Bytes::len).sum();
+    let mut written = Vec::with_capacity(DOCUMENT_BYTES + bodies);
+    serde_json::to_writer(&mut written, document)?;
+    Ok(written)
+}
+
+/// Refuses a header field that cannot stand on the wire (RFC 9110, sections 5.1 and 5.5): after a line
+/// break in a value would come another field.
+fn check_field(name: &str, value: &str) -> Result<(), Malformed> {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(is_token) {
+        return Err(Malformed(format!("{name:?} is no name of a header field")));
+    }
+    if value.bytes().any(|byte| byte != b'\t' && byte.is_ascii_control()) {
+        return Err(Malformed(format!("the header field {name} has a control character in its value")));
+    }
+    Ok(())
 }

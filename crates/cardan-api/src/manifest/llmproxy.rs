@@ -4,32 +4,64 @@
 //! can warn about them instead of failing.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
 
+use super::{GrantsEntry, LimitsEntry};
 use crate::hook::Phase;
 
-/// A whole manifest file: a list, or the list under `plugins`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(untagged)]
-#[expect(clippy::large_enum_variant, reason = "read once, at load")]
-pub enum Document {
-    /// `plugins:` and below it the list, with whatever else is there.
-    Keyed {
-        /// The entries.
-        plugins: Vec<Entry>,
-    },
-    /// The list alone, as the documentation prints it.
-    List(Vec<Entry>),
+/// A whole manifest file: a list, or the list under `plugins` with whatever else is there.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Document {
+    entries: Vec<Entry>,
 }
 
 impl Document {
     /// The entries, in file order.
     pub fn into_entries(self) -> Vec<Entry> {
-        match self {
-            Self::Keyed { plugins } | Self::List(plugins) => plugins,
+        self.entries
+    }
+}
+
+// By hand, since an error inside of serde's `untagged` says neither what is wrong nor where.
+impl<'de> Deserialize<'de> for Document {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(DocumentVisitor)
+    }
+}
+
+struct DocumentVisitor;
+
+impl<'de> de::Visitor<'de> for DocumentVisitor {
+    type Value = Document;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of plugins, alone or under the key `plugins`")
+    }
+
+    /// An empty file.
+    fn visit_unit<E: de::Error>(self) -> Result<Document, E> {
+        Ok(Document::default())
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, list: A) -> Result<Document, A::Error> {
+        let entries = Vec::deserialize(de::value::SeqAccessDeserializer::new(list))?;
+        Ok(Document { entries })
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Document, A::Error> {
+        let mut entries: Option<Option<Vec<Entry>>> = None;
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "plugins" if entries.is_some() => return Err(de::Error::duplicate_field("plugins")),
+                "plugins" => entries = Some(map.next_value()?),
+                _ => drop(map.next_value::<de::IgnoredAny>()?),
+            }
         }
+        let entries = entries.ok_or_else(|| de::Error::missing_field("plugins"))?.unwrap_or_default();
+        Ok(Document { entries })
     }
 }
 
@@ -51,8 +83,8 @@ pub struct Entry {
     /// `python` or `wasm`; told by the entry point when missing.
     #[serde(default, rename = "type")]
     pub kind: Option<Kind>,
-    /// For people.
-    #[serde(default)]
+    /// For people. YAML takes a bare `1.0` for a number; it is kept as that.
+    #[serde(default, deserialize_with = "text_or_number")]
     pub version: Option<String>,
     /// For people.
     #[serde(default)]
@@ -81,9 +113,24 @@ pub struct Entry {
     /// Ours: the export to call.
     #[serde(default)]
     pub entry: Option<String>,
-    /// Keys that LLMProxy does not have.
+    /// Ours: what it may use up. A deadline here takes the place of `timeout_ms`.
+    #[serde(default)]
+    pub limits: LimitsEntry,
+    /// Ours: what it may reach outside.
+    #[serde(default)]
+    pub grants: GrantsEntry,
+    /// Keys that neither LLMProxy nor we have.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
+}
+
+fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(text)),
+        Value::Number(number) => Ok(Some(number.to_string())),
+        _ => Err(de::Error::custom("a version is text")),
+    }
 }
 
 fn default_priority() -> i32 {

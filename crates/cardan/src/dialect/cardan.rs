@@ -18,7 +18,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{Circumstances, Malformed};
+use super::{Circumstances, Malformed, ShownHeaders, check_field, write};
+
+#[cfg(test)]
+mod tests;
 
 /// The export that answers `http.request`.
 pub const REQUEST: &str = "http_request";
@@ -28,9 +31,9 @@ pub const RESPONSE: &str = "http_response";
 pub const COMPLETE: &str = "http_complete";
 
 /// What a plugin is given.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Serialize, JsonSchema)]
 #[schemars(title = "Cardan event document")]
-pub struct EventDocument<'a> {
+struct EventDocument<'a> {
     /// The hook's name, for instance `http.request`.
     hook: &'static str,
     /// Where in the hook's chain the plugin is bound.
@@ -59,42 +62,52 @@ struct VisitDocument<'a> {
     session: &'a str,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Request")]
 struct RequestDocument<'a> {
+    /// In upper case.
     method: &'a str,
+    /// Without the port.
     host: &'a str,
+    /// Percent-encoded as received, without the query.
     path: &'a str,
+    /// What follows `?`, percent-encoded as received.
     query: Option<&'a str>,
     /// Address and port of the peer.
     client: &'a str,
     /// Names in lower case; fields of one name are joined with a comma.
-    headers: BTreeMap<String, String>,
+    #[schemars(with = "BTreeMap<String, String>")]
+    headers: ShownHeaders<'a>,
+    /// At bindings with `body: whole`.
     #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<BodyDocument<'a>>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Response")]
 struct ResponseDocument<'a> {
     status: u16,
-    headers: BTreeMap<String, String>,
+    /// As in a request.
+    #[schemars(with = "BTreeMap<String, String>")]
+    headers: ShownHeaders<'a>,
     /// Whether the client receives a stream of events. The body is the assembled document even so.
     streamed: bool,
-    /// `upstream`, `plugin` or `host`: who wrote the response.
-    #[schemars(with = "String")]
     origin: Origin,
+    /// At bindings with `body: whole`.
     #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<BodyDocument<'a>>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Complete")]
 struct CompleteDocument {
     /// The status the client was sent, if it was still there.
     status: Option<u16>,
+    /// Bytes of response body the client was sent.
     sent_bytes: u64,
+    /// From the request's head to the last byte of the response.
     duration_ms: u64,
+    /// Whether the client left before the end.
     aborted: bool,
 }
 
@@ -109,41 +122,34 @@ enum BodyDocument<'a> {
 }
 
 /// What a plugin returns.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(tag = "verdict", rename_all = "lowercase", deny_unknown_fields)]
-#[schemars(title = "Cardan verdict document")]
-pub enum VerdictDocument {
+#[derive(Debug, JsonSchema)]
+#[schemars(title = "Cardan verdict document", tag = "verdict", rename_all = "lowercase", deny_unknown_fields)]
+enum VerdictDocument {
     /// Ask the next plugin, with these edits applied.
     Continue {
         /// What to change about the event.
-        #[serde(default)]
-        edits: EditsDocument,
+        edits: Option<EditsDocument>,
         /// Attributes to set for later plugins of the visit.
-        #[serde(default)]
-        attributes: Attributes,
+        attributes: Option<Attributes>,
     },
     /// Stop: the host answers with an error in the caller's own API shape.
     Refuse {
-        /// 400 to 599; 403 when absent (503 in the routing phase).
-        #[serde(default)]
+        /// 403 when absent (503 in the routing phase).
+        #[schemars(range(min = 400, max = 599))]
         status: Option<u16>,
-        /// A machine-readable kind.
-        #[serde(default = "default_kind")]
-        kind: String,
-        /// For the client's eyes.
-        #[serde(default = "default_message")]
-        message: String,
+        /// A machine-readable kind; `refused` when absent.
+        kind: Option<String>,
+        /// For the client's eyes; `refused by policy` when absent.
+        message: Option<String>,
     },
     /// Stop: the client gets this response.
     Respond {
-        /// 200 to 599.
-        #[serde(default = "default_status")]
-        status: u16,
+        /// 200 when absent.
+        #[schemars(range(min = 200, max = 599))]
+        status: Option<u16>,
         /// Header fields.
-        #[serde(default)]
-        headers: BTreeMap<String, String>,
+        headers: Option<BTreeMap<String, String>>,
         /// Empty when absent.
-        #[serde(default)]
         body: Option<NewBody>,
     },
 }
@@ -152,16 +158,18 @@ pub enum VerdictDocument {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Edits")]
-pub struct EditsDocument {
+struct EditsDocument {
     /// Fields to set; `null` removes.
     #[serde(default)]
     headers: BTreeMap<String, Option<String>>,
-    /// At `http.request`.
+    /// At `http.request`: a new path, percent-encoded, without query.
     #[serde(default)]
     path: Option<String>,
     /// At `http.response`.
     #[serde(default)]
+    #[schemars(range(min = 200, max = 599))]
     status: Option<u16>,
+    /// At bindings with `body: whole`.
     #[serde(default)]
     body: Option<NewBody>,
 }
@@ -170,7 +178,7 @@ pub struct EditsDocument {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "VerdictBody")]
-pub enum NewBody {
+enum NewBody {
     /// Any JSON value.
     Json(#[schemars(with = "Value")] Box<RawValue>),
     /// UTF-8.
@@ -179,16 +187,71 @@ pub enum NewBody {
     Base64(String),
 }
 
-fn default_kind() -> String {
-    "refused".to_owned()
+/// A verdict as it is read: every key there is, so that the document is read in one pass and bodies are
+/// taken as they stand. Serde's own tagged enums keep what they read in an intermediate form, which can
+/// hold no raw JSON.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire {
+    verdict: Word,
+    edits: Option<EditsDocument>,
+    attributes: Option<Attributes>,
+    status: Option<u16>,
+    kind: Option<String>,
+    message: Option<String>,
+    headers: Option<BTreeMap<String, String>>,
+    body: Option<NewBody>,
 }
 
-fn default_message() -> String {
-    "refused by policy".to_owned()
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Word {
+    Continue,
+    Refuse,
+    Respond,
 }
 
-fn default_status() -> u16 {
-    200
+impl Wire {
+    /// Refuses keys of other verdicts: a plugin that believes it edited something has to hear of it.
+    fn sort(self) -> Result<VerdictDocument, Malformed> {
+        let Self { verdict, edits, attributes, status, kind, message, headers, body } = self;
+        let is = |word: Word| verdict == word;
+        let keys = [
+            ("edits", edits.is_some(), is(Word::Continue)),
+            ("attributes", attributes.is_some(), is(Word::Continue)),
+            ("status", status.is_some(), !is(Word::Continue)),
+            ("kind", kind.is_some(), is(Word::Refuse)),
+            ("message", message.is_some(), is(Word::Refuse)),
+            ("headers", headers.is_some(), is(Word::Respond)),
+            ("body", body.is_some(), is(Word::Respond)),
+        ];
+        if let Some((key, ..)) = keys.iter().find(|(_, there, belongs)| *there && !*belongs) {
+            let word = format!("{verdict:?}").to_ascii_lowercase();
+            return Err(Malformed(format!("the verdict {word:?} has no key {key:?}")));
+        }
+        Ok(match verdict {
+            Word::Continue => VerdictDocument::Continue { edits, attributes },
+            Word::Refuse => VerdictDocument::Refuse { status, kind, message },
+            Word::Respond => VerdictDocument::Respond { status, headers, body },
+        })
+    }
+}
+
+impl VerdictDocument {
+    fn read(document: &[u8]) -> Result<Self, Malformed> {
+        match document.trim_ascii_start().first() {
+            None => Err(Malformed("the plugin set no output".to_owned())),
+            // Serde would take the elements of an array for the fields, in order.
+            Some(b'{') => serde_json::from_slice::<Wire>(document)?.sort(),
+            Some(_) => Err(Malformed("the output is no JSON object".to_owned())),
+        }
+    }
+}
+
+impl EditsDocument {
+    fn is_empty(&self) -> bool {
+        self.headers.is_empty() && self.path.is_none() && self.status.is_none() && self.body.is_none()
+    }
 }
 
 impl<'a> BodyDocument<'a> {
@@ -216,29 +279,15 @@ impl NewBody {
     }
 }
 
-fn headers(headers: &Headers) -> BTreeMap<String, String> {
-    let mut shown = BTreeMap::<String, String>::new();
-    for (name, value) in &headers.0 {
-        shown
-            .entry(name.to_ascii_lowercase())
-            .and_modify(|joined| {
-                joined.push_str(", ");
-                joined.push_str(value);
-            })
-            .or_insert_with(|| value.clone());
-    }
-    shown
-}
-
-fn request(event: &RequestEvent) -> RequestDocument<'_> {
+fn request<'a>(event: &'a RequestEvent, about: Circumstances<'_>) -> RequestDocument<'a> {
     RequestDocument {
         method: &event.method,
         host: &event.host,
         path: &event.path,
         query: event.query.as_deref(),
         client: &event.client,
-        headers: headers(&event.headers),
-        body: event.body.as_ref().map(BodyDocument::of),
+        headers: ShownHeaders(&event.headers),
+        body: about.shown(event.body.as_ref()).map(BodyDocument::of),
     }
 }
 
@@ -256,22 +305,24 @@ fn document<'a, H: Hook>(request: RequestDocument<'a>, about: Circumstances<'a>)
 }
 
 pub(super) fn encode_request(event: &RequestEvent, about: Circumstances<'_>) -> Result<Vec<u8>, Malformed> {
-    Ok(serde_json::to_vec(&document::<HttpRequest>(request(event), about))?)
+    let document = document::<HttpRequest>(request(event, about), about);
+    write(&document, [about.shown(event.body.as_ref())])
 }
 
 pub(super) fn encode_response(event: &ResponseEvent, about: Circumstances<'_>) -> Result<Vec<u8>, Malformed> {
+    let body = about.shown(event.body.as_ref());
     let response = ResponseDocument {
         status: event.status,
-        headers: headers(&event.headers),
+        headers: ShownHeaders(&event.headers),
         streamed: event.streamed,
         origin: event.origin,
-        body: event.body.as_ref().map(BodyDocument::of),
+        body: body.map(BodyDocument::of),
     };
     let document = EventDocument {
         response: Some(response),
-        ..document::<HttpResponse>(request(&event.request), about)
+        ..document::<HttpResponse>(request(&event.request, about), about)
     };
-    Ok(serde_json::to_vec(&document)?)
+    write(&document, [body, about.shown(event.request.body.as_ref())])
 }
 
 pub(super) fn encode_complete(event: &CompleteEvent, about: Circumstances<'_>) -> Result<Vec<u8>, Malformed> {
@@ -283,9 +334,9 @@ pub(super) fn encode_complete(event: &CompleteEvent, about: Circumstances<'_>) -
     };
     let document = EventDocument {
         complete: Some(complete),
-        ..document::<HttpComplete>(request(&event.request), about)
+        ..document::<HttpComplete>(request(&event.request, about), about)
     };
-    Ok(serde_json::to_vec(&document)?)
+    write(&document, [about.shown(event.request.body.as_ref())])
 }
 
 pub(super) fn decode_request(document: &[u8]) -> Result<Verdict<HttpRequest>, Malformed> {
@@ -293,11 +344,11 @@ pub(super) fn decode_request(document: &[u8]) -> Result<Verdict<HttpRequest>, Ma
         if edits.status.is_some() {
             return Err(Malformed("a request has no status to edit".to_owned()));
         }
-        if edits.path.as_ref().is_some_and(|path| !path.starts_with('/')) {
-            return Err(Malformed("a path begins with /".to_owned()));
+        if let Some(path) = &edits.path {
+            check_path(path)?;
         }
         Ok(RequestEdits {
-            headers: header_edits(edits.headers),
+            headers: header_edits(edits.headers)?,
             path: edits.path,
             body: edits.body.map(NewBody::bytes).transpose()?,
         })
@@ -314,7 +365,7 @@ pub(super) fn decode_response(document: &[u8]) -> Result<Verdict<HttpResponse>, 
         }
         Ok(ResponseEdits {
             status: edits.status,
-            headers: header_edits(edits.headers),
+            headers: header_edits(edits.headers)?,
             body: edits.body.map(NewBody::bytes).transpose()?,
             request_body: None,
         })
@@ -322,8 +373,16 @@ pub(super) fn decode_response(document: &[u8]) -> Result<Verdict<HttpResponse>, 
 }
 
 pub(super) fn decode_complete(document: &[u8]) -> Result<Verdict<HttpComplete>, Malformed> {
-    match serde_json::from_slice(document)? {
-        VerdictDocument::Continue { .. } => Ok(Verdict::pass()),
+    match VerdictDocument::read(document)? {
+        VerdictDocument::Continue { edits: None, attributes } => {
+            Ok(Verdict { attributes: attributes.unwrap_or_default(), ..Verdict::pass() })
+        }
+        VerdictDocument::Continue { edits: Some(edits), attributes } if edits.is_empty() => {
+            Ok(Verdict { attributes: attributes.unwrap_or_default(), ..Verdict::pass() })
+        }
+        VerdictDocument::Continue { .. } => {
+            Err(Malformed("there is nothing left to edit at http.complete".to_owned()))
+        }
         VerdictDocument::Refuse { .. } | VerdictDocument::Respond { .. } => {
             Err(Malformed("there is nothing left to stop at http.complete".to_owned()))
         }
@@ -334,23 +393,31 @@ fn decode<H: Hook<Answer = HttpAnswer>>(
     document: &[u8],
     edits_of: impl FnOnce(EditsDocument) -> Result<H::Edits, Malformed>,
 ) -> Result<Verdict<H>, Malformed> {
-    let answer = match serde_json::from_slice(document)? {
+    let answer = match VerdictDocument::read(document)? {
         VerdictDocument::Continue { edits, attributes } => {
-            return Ok(Verdict { flow: Flow::Continue, edits: edits_of(edits)?, attributes });
+            let edits = edits_of(edits.unwrap_or_default())?;
+            let attributes = attributes.unwrap_or_default();
+            return Ok(Verdict { flow: Flow::Continue, edits, attributes });
         }
         VerdictDocument::Refuse { status, kind, message } => {
             if let Some(status) = status {
                 status_within(status, 400)?;
             }
-            HttpAnswer::Refuse(Refusal { status, kind, message })
+            HttpAnswer::Refuse(Refusal {
+                status,
+                kind: kind.unwrap_or_else(|| "refused".to_owned()),
+                message: message.unwrap_or_else(|| "refused by policy".to_owned()),
+            })
         }
         VerdictDocument::Respond { status, headers, body } => {
+            let status = status.unwrap_or(200);
             status_within(status, 200)?;
-            HttpAnswer::Respond(Response {
-                status,
-                headers: Headers(headers.into_iter().collect()),
-                body: body.map(NewBody::bytes).transpose()?.unwrap_or_default(),
-            })
+            let headers: Vec<_> = headers.unwrap_or_default().into_iter().collect();
+            for (name, value) in &headers {
+                check_field(name, value)?;
+            }
+            let body = body.map(NewBody::bytes).transpose()?.unwrap_or_default();
+            HttpAnswer::Respond(Response { status, headers: Headers(headers), body })
         }
     };
     Ok(Verdict::stop(answer))
@@ -363,10 +430,31 @@ fn status_within(status: u16, least: u16) -> Result<(), Malformed> {
     Err(Malformed(format!("the status {status} is not between {least} and 599")))
 }
 
-fn header_edits(edits: BTreeMap<String, Option<String>>) -> Vec<HeaderEdit> {
-    let edit = |(name, value)| match value {
-        Some(value) => HeaderEdit::Set(name, value),
-        None => HeaderEdit::Remove(name),
+/// A path that can stand in a request line: what it cannot hold is percent-encoded.
+fn check_path(path: &str) -> Result<(), Malformed> {
+    let fits = |byte: u8| byte.is_ascii_graphic() && !b"?#".contains(&byte);
+    if path.starts_with('/') && path.bytes().all(fits) {
+        return Ok(());
+    }
+    Err(Malformed(format!("{path:?} is no path: it begins with / and is percent-encoded, without query")))
+}
+
+fn header_edits(edits: BTreeMap<String, Option<String>>) -> Result<Vec<HeaderEdit>, Malformed> {
+    let edit = |(name, value): (String, Option<String>)| {
+        check_field(&name, value.as_deref().unwrap_or_default())?;
+        Ok(match value {
+            Some(value) => HeaderEdit::Set(name, value),
+            None => HeaderEdit::Remove(name),
+        })
     };
     edits.into_iter().map(edit).collect()
+}
+
+/// The JSON Schemas of the documents, generated from the types above: file name in `docs/schema`, and text.
+pub fn schemas() -> [(&'static str, String); 2] {
+    let text = |schema: schemars::Schema| format!("{:#}\n", schema.as_value());
+    [
+        ("event.schema.json", text(schemars::schema_for!(EventDocument<'static>))),
+        ("verdict.schema.json", text(schemars::schema_for!(VerdictDocument))),
+    ]
 }

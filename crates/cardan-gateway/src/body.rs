@@ -128,6 +128,10 @@ pub(crate) async fn hold<B>(mut body: B, bytes_max: usize) -> Result<Held<B>, Bo
 where
     B: Body<Data = Bytes, Error = BodyError> + Unpin,
 {
+    // Announced to be too long: then nobody need wait for it.
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Ok(Held { bytes: Bytes::new(), trailers: None, rest: Some(body) });
+    }
     let mut held = BytesMut::new();
     let mut only: Option<Bytes> = None;
     let mut trailers = None;
@@ -178,8 +182,21 @@ impl Source {
         copy
     }
 
-    pub(crate) fn into_body(self) -> Paced {
-        self.body
+    /// How long the body is at least, as far as the client has said.
+    pub(crate) fn bytes_at_least(&self) -> u64 {
+        self.body.size_hint().lower()
+    }
+
+    /// Reads the body to its end, or beyond `bytes_max`.
+    pub(crate) async fn hold(self, bytes_max: usize) -> Result<Held<Paced>, BodyError> {
+        let held = hold(self.body, bytes_max).await?;
+        if let (Some(copy), None) = (self.copy, &held.rest)
+            && held.bytes.len() <= copy.bytes_max
+        {
+            // Nobody may be left to take it.
+            let _ = copy.ready.send(held.bytes.clone());
+        }
+        Ok(held)
     }
 
     fn note(&mut self, data: Option<&Bytes>) {

@@ -42,6 +42,13 @@ impl Form {
     }
 }
 
+/// Whether a document is a chat completion.
+pub(crate) fn is_completion(document: &[u8]) -> bool {
+    // A first look spares most documents the parse.
+    document.trim_ascii_start().starts_with(b"{")
+        && serde_json::from_slice(document).is_ok_and(|value: Value| replay(&value, Usage::Omit).is_some())
+}
+
 /// The completion that a stream of `chat.completion.chunk` events adds up to, or `None` if anything
 /// in the stream is something else: such a stream has to be shown as it is.
 pub(crate) fn assemble(stream: &[u8]) -> Option<Value> {

@@ -186,8 +186,6 @@ impl Default for Builtin {
 /// Named maxima. Sizes are in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// A request's or response's line and header fields together; at least 8 KiB.
-    pub header_bytes_max: usize,
     /// A request body that is passed on as it comes.
     pub request_body_bytes_max: u64,
     /// A request body that is held for plugins or for the built-in service.
@@ -203,7 +201,6 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            header_bytes_max: 64 << 10,
             request_body_bytes_max: 1 << 30,
             held_request_bytes_max: 10 << 20,
             held_response_bytes_max: 10 << 20,
@@ -276,6 +273,8 @@ pub struct Startup {
     pub background_max: usize,
     /// Connections kept open to each copy of an upstream.
     pub idle_connections_per_upstream_max: usize,
+    /// A request's or response's line and header fields together; at least 8 KiB.
+    pub header_bytes_max: usize,
     /// How long connecting to an upstream may take.
     pub connect_timeout: Duration,
     /// Whose certificates `https` upstreams may show.
@@ -288,6 +287,7 @@ impl Default for Startup {
             connections_max: 10_000,
             background_max: 1_000,
             idle_connections_per_upstream_max: 64,
+            header_bytes_max: 64 << 10,
             connect_timeout: Duration::from_secs(5),
             trust: Trust::Bundled,
         }
@@ -357,7 +357,7 @@ impl fmt::Display for ConfigError {
             Kind::Certificate { why } => write!(f, "a root certificate cannot be used: {why}"),
             Kind::NeedsRestart => write!(
                 f,
-                "connection limits, background_max, connect_timeout and trust cannot change while the gateway runs; restart it"
+                "connection limits, background_max, header_bytes_max, connect_timeout and trust cannot change while the gateway runs; restart it"
             ),
         }
     }

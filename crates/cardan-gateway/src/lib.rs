@@ -1,16 +1,125 @@
 //! Cardan's HTTP and LLM data plane.
-#![expect(dead_code, reason = "the exchange that uses these parts comes with the manager")]
+//!
+//! A [`Gateway`] answers every request with an exchange: it opens a visit on the current plugins, asks
+//! them about the request, sends what they leave to the upstream of its route, asks them about the
+//! answer, and relays it. An exchange goes by one set of routes and one set of plugins from its first
+//! hook to its last, whatever an operator changes meanwhile.
+//!
+//! The crate exists so that those who load plugins need not know HTTP, and it knows nothing of how
+//! plugins are called: what it asks, it asks through [`cardan_manager::Visit`]. It reads neither files
+//! nor the environment; [`Config`] says everything.
+
+// In reading order: what an operator decides, one exchange and what it leaves behind, where answers
+// come from, what bytes mean.
+mod config;
+mod plan;
+
+mod exchange;
+mod route;
+
+mod answer;
+mod record;
+mod reply;
+
+mod error;
+
+mod upstream;
 
 mod body;
-mod completion;
-mod config;
-mod error;
 mod headers;
-mod route;
+
+mod completion;
 mod sse;
-mod upstream;
+
+mod server;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use cardan_manager::Manager;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 pub use config::{
     AmbiguousPaths, Builtin, Config, ConfigError, Forwarded, HostMatch, Limits, PathMatch, RouteConfig,
     Service, Startup, Timeouts, Trust, UpstreamConfig,
 };
+
+use crate::plan::Plan;
+use crate::upstream::Client;
+
+/// A gateway. Clones are the same gateway.
+#[derive(Debug, Clone)]
+pub struct Gateway(Arc<Core>);
+
+#[derive(Debug)]
+struct Core {
+    manager: Manager,
+    client: Client,
+    plan: ArcSwap<Plan>,
+    connections: Arc<Semaphore>,
+    /// One permit for each `http.complete` chain under way.
+    background: Arc<Semaphore>,
+}
+
+impl Gateway {
+    /// A gateway that asks the plugins of `manager`.
+    ///
+    /// # Errors
+    ///
+    /// When a part of the configuration contradicts another, or is not what it has to be.
+    pub fn new(config: Config, manager: Manager) -> Result<Self, ConfigError> {
+        let plan = Plan::resolve(config)?;
+        Ok(Self(Arc::new(Core {
+            manager,
+            client: Client::new(&plan.startup)?,
+            connections: Arc::new(Semaphore::new(plan.startup.connections_max)),
+            background: Arc::new(Semaphore::new(plan.startup.background_max)),
+            plan: ArcSwap::from_pointee(plan),
+        })))
+    }
+
+    /// Goes by another configuration from the next exchange on. Exchanges under way, and connections to
+    /// clients and upstreams, are left alone.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Gateway::new`], and when [`Startup`] differs. What ran before still runs.
+    pub fn replace(&self, config: Config) -> Result<(), ConfigError> {
+        self.0.plan.store(Arc::new(self.next_plan(config)?));
+        Ok(())
+    }
+
+    /// Whether [`Gateway::replace`] would take this configuration. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Gateway::replace`].
+    pub fn check(&self, config: &Config) -> Result<(), ConfigError> {
+        self.next_plan(config.clone()).map(|_| ())
+    }
+
+    fn next_plan(&self, config: Config) -> Result<Plan, ConfigError> {
+        let plan = Plan::resolve(config)?;
+        if plan.startup != self.0.plan.load().startup {
+            return Err(config::Kind::NeedsRestart.into());
+        }
+        Ok(plan)
+    }
+
+    /// Serves a listener until `shutdown`; then takes no more connections, lets exchanges under way finish
+    /// within [`Timeouts::drain`], and returns. May be called for several listeners at once; they share
+    /// the limits.
+    pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        server::serve(self.0.clone(), listener, shutdown).await;
+    }
+}
+
+impl Core {
+    /// Ends when no `http.complete` chain is under way.
+    async fn background_idle(&self) {
+        let all = u32::try_from(self.plan.load().startup.background_max).unwrap_or(u32::MAX);
+        // The semaphore is never closed.
+        let _ = self.background.acquire_many(all).await;
+    }
+}

@@ -26,7 +26,7 @@ use rustls::RootCertStore;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use crate::body::{self, BodyError, Loan, Outgoing, Paced, Source};
+use crate::body::{BodyError, Loan, Outgoing, Paced, Source};
 use crate::config::{
     AmbiguousPaths, Builtin, ConfigError, Kind, Limits, Service, Startup, Timeouts, Trust, UpstreamConfig,
 };
@@ -196,7 +196,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(startup: &Startup, limits: &Limits) -> Result<Self, ConfigError> {
+    pub(crate) fn new(startup: &Startup) -> Result<Self, ConfigError> {
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
         connector.set_nodelay(true);
@@ -217,8 +217,8 @@ impl Client {
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(startup.idle_connections_per_upstream_max)
-            .http1_max_buf_size(limits.header_bytes_max)
-            .http2_max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
+            .http1_max_buf_size(startup.header_bytes_max)
+            .http2_max_header_list_size(u32::try_from(startup.header_bytes_max).unwrap_or(u32::MAX))
             .set_host(false)
             .build(connector);
         Ok(Self { http })
@@ -369,7 +369,7 @@ fn problem_of(error: &legacy::Error) -> Problem {
 /// A client's body, whole.
 pub(crate) async fn hold_request(source: Source, bytes_max: usize) -> Result<Bytes, Problem> {
     let too_large = Problem::BodyTooLarge(Some(bytes_max as u64));
-    match body::hold(source.into_body(), bytes_max).await {
+    match source.hold(bytes_max).await {
         Ok(held) if held.rest.is_some() => Err(too_large),
         Ok(held) => Ok(held.bytes),
         Err(BodyError::Idle) => Err(Problem::BodyTimeout),

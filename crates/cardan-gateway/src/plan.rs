@@ -1,0 +1,47 @@
+//! A configuration ready to serve.
+
+use http::HeaderName;
+
+use crate::config::{AmbiguousPaths, Config, ConfigError, Forwarded, Kind, Limits, Startup, Timeouts};
+use crate::route::Routes;
+
+/// What an exchange goes by. Immutable: it takes one when it begins and keeps it.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) routes: Routes,
+    pub(crate) limits: Limits,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) ambiguous_paths: AmbiguousPaths,
+    pub(crate) forwarded: Forwarded,
+    pub(crate) session_header: Option<HeaderName>,
+    pub(crate) startup: Startup,
+}
+
+/// Hyper's smallest buffer.
+const HEADER_BYTES_MIN: usize = 8192;
+
+impl Plan {
+    pub(crate) fn resolve(config: Config) -> Result<Self, ConfigError> {
+        let routes = Routes::resolve(&config)?;
+        if config.startup.header_bytes_max < HEADER_BYTES_MIN {
+            return Err(Kind::HeaderBytes.into());
+        }
+        let counts = [
+            ("connections_max", config.startup.connections_max),
+            ("background_max", config.startup.background_max),
+            ("streams_per_connection_max", config.limits.streams_per_connection_max as usize),
+        ];
+        if let Some((what, _)) = counts.iter().find(|(_, count)| *count == 0) {
+            return Err(Kind::Zero { what }.into());
+        }
+        Ok(Self {
+            routes,
+            limits: config.limits,
+            timeouts: config.timeouts,
+            ambiguous_paths: config.ambiguous_paths,
+            forwarded: config.forwarded,
+            session_header: config.session_header,
+            startup: config.startup,
+        })
+    }
+}

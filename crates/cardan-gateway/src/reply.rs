@@ -1,0 +1,160 @@
+//! The body a client receives, and what happens when it has ended or the client has gone.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use serde_json::Value;
+
+use crate::body::BodyError;
+use crate::error::Problem;
+use crate::record::Record;
+use crate::sse::{self, Splitter};
+use crate::upstream::UpstreamBody;
+
+/// A response body: frames at hand, then what still comes from the upstream. It carries the record of
+/// its exchange, which is closed when the body is dropped: after the last byte, or with the client.
+#[derive(Debug)]
+pub(crate) struct ReplyBody {
+    queue: VecDeque<Frame<Bytes>>,
+    rest: Option<Rest>,
+    record: Record,
+}
+
+#[derive(Debug)]
+pub(crate) enum Rest {
+    /// Passed on as it comes.
+    Bytes(UpstreamBody),
+    /// Passed on event by event.
+    Events(EventRelay),
+}
+
+/// A relayed event stream. Each event leaves as one frame as soon as it is whole; one that is cut
+/// short because the upstream breaks off is not sent, so that what the client read stays a valid
+/// stream, and the error that follows it is an event too.
+#[derive(Debug)]
+pub(crate) struct EventRelay {
+    body: UpstreamBody,
+    splitter: Splitter,
+    event_bytes_max: usize,
+    trailers: Option<HeaderMap>,
+    ended: bool,
+}
+
+impl ReplyBody {
+    pub(crate) fn new(queue: VecDeque<Frame<Bytes>>, rest: Option<Rest>, record: Record) -> Self {
+        Self { queue, rest, record }
+    }
+
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = match &mut self.rest {
+            None => return Poll::Ready(None),
+            Some(Rest::Bytes(body)) => Pin::new(body).poll_frame(cx),
+            Some(Rest::Events(relay)) => relay.poll_frame(cx),
+        };
+        let failure = match std::task::ready!(polled) {
+            Some(Ok(frame)) => return Poll::Ready(Some(Ok(frame))),
+            None => {
+                self.rest = None;
+                return Poll::Ready(None);
+            }
+            Some(Err(failure)) => failure,
+        };
+        let problem = match failure {
+            BodyError::Idle => Problem::UpstreamTimeout,
+            BodyError::TooLarge | BodyError::Lost(_) => Problem::UpstreamBroken,
+        };
+        self.record.problem = Some(problem.code().to_owned());
+        match self.rest.take() {
+            // Past the status line an error can only be told in the stream's own form.
+            Some(Rest::Events(_)) => match serde_json::from_slice::<Value>(&problem.tell().document) {
+                Ok(document) => Poll::Ready(Some(Ok(Frame::data(sse::event(&document))))),
+                Err(_) => Poll::Ready(Some(Err(failure))),
+            },
+            // Breaking the connection off tells a client that this was not all.
+            _ => Poll::Ready(Some(Err(failure))),
+        }
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = match self.queue.pop_front() {
+            Some(frame) => Some(Ok(frame)),
+            None => std::task::ready!(self.poll_rest(cx)),
+        };
+        if let Some(Ok(frame)) = &frame {
+            self.record.sent_bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+        }
+        // The server does not ask again when it knows that there is no more.
+        self.record.ended = frame.is_none() || (matches!(frame, Some(Ok(_))) && self.is_end_stream());
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.queue.is_empty()
+            && match &self.rest {
+                None => true,
+                Some(Rest::Bytes(body)) => body.is_end_stream(),
+                Some(Rest::Events(relay)) => relay.is_end_stream(),
+            }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let queued: u64 = self.queue.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
+        let rest = match &self.rest {
+            None => SizeHint::with_exact(0),
+            Some(Rest::Bytes(body)) => body.size_hint(),
+            Some(Rest::Events(_)) => SizeHint::new(),
+        };
+        match rest.exact() {
+            Some(rest) => SizeHint::with_exact(queued + rest),
+            None => SizeHint::new(),
+        }
+    }
+}
+
+impl EventRelay {
+    pub(crate) fn new(body: UpstreamBody, event_bytes_max: usize) -> Self {
+        Self { body, splitter: Splitter::default(), event_bytes_max, trailers: None, ended: false }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            if let Some(event) = self.splitter.next_event() {
+                return Poll::Ready(Some(Ok(Frame::data(event))));
+            }
+            if self.splitter.pending_bytes() > self.event_bytes_max
+                || (self.ended && self.splitter.pending_bytes() > 0)
+            {
+                return Poll::Ready(Some(Ok(Frame::data(self.splitter.take_pending()))));
+            }
+            if self.ended {
+                return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
+            }
+            match std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.splitter.push(&data),
+                    Err(frame) => self.trailers = frame.into_trailers().ok(),
+                },
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => self.ended = true,
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.splitter.pending_bytes() == 0
+            && self.trailers.is_none()
+            && (self.ended || self.body.is_end_stream())
+    }
+}

@@ -1,0 +1,138 @@
+//! Nobody may take more than their share, or keep anybody waiting.
+
+use std::time::Duration;
+
+use cardan_gateway::Limits;
+use http::{Request, StatusCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::house::{House, PATIENCE, Upstream, at, builtin, nobody, read_to_end, scripted, server};
+use crate::plugins::{REQUEST, watches};
+
+const SHORT: Duration = Duration::from_millis(100);
+
+#[tokio::test]
+async fn a_head_that_does_not_come_is_not_waited_for() {
+    let mut config = builtin();
+    config.timeouts.header_read = SHORT;
+    config.timeouts.connection_idle = SHORT * 2;
+    let house = House::open(config, &[]).await;
+    // Nothing at all; what might become HTTP/2; half a head; a second request that never comes.
+    for bytes in ["", "PRI", "GET / HTTP/1.1\r\nHost:", "GET /v1/models HTTP/1.1\r\nHost: gw\r\n\r\n"] {
+        house.raw(bytes).await;
+    }
+}
+
+#[tokio::test]
+async fn heads_are_bounded() {
+    let house = House::open(builtin(), &[]).await;
+    let long = format!("GET / HTTP/1.1\r\nHost: gw\r\nX: {}\r\n\r\n", "x".repeat(70_000));
+    assert!(house.raw(&long).await.starts_with("HTTP/1.1 431 "));
+    let many = format!("GET / HTTP/1.1\r\nHost: gw\r\n{}\r\n", "X: 1\r\n".repeat(200));
+    assert!(house.raw(&many).await.starts_with("HTTP/1.1 431 "));
+}
+
+#[tokio::test]
+async fn upstream_heads_are_bounded() {
+    let (addr, _) = scripted(format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(500_000))).await;
+    let house = House::open(at(&[addr]), &[]).await;
+    assert_eq!(house.get("/").await.status, StatusCode::BAD_GATEWAY);
+}
+
+#[tokio::test]
+async fn held_requests_are_bounded() {
+    let mut config = builtin();
+    config.limits = Limits { held_request_bytes_max: 10, ..Limits::default() };
+    for plugins in [vec![], vec![watches("watch", REQUEST)]] {
+        let house = House::open(config.clone(), &plugins).await;
+        let announced = house.post("/v1/chat/completions", "x".repeat(11)).await;
+        assert_eq!(
+            (announced.status.as_u16(), announced.json()["error"]["code"].as_str()),
+            (413, Some("request_too_large"))
+        );
+        let chunked = "POST / HTTP/1.1\r\nHost: gw\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n12345678\r\n8\r\n12345678\r\n0\r\n\r\n";
+        assert!(house.raw(chunked).await.starts_with("HTTP/1.1 413 "));
+        assert_ne!(house.post("/v1/chat/completions", "x".repeat(10)).await.status.as_u16(), 413);
+    }
+}
+
+#[tokio::test]
+async fn streamed_requests_are_bounded() {
+    let mut config = at(&[server(|_| http::Response::default()).await]);
+    config.limits.request_body_bytes_max = 10;
+    let house = House::open(config, &[]).await;
+    let chunked = "POST / HTTP/1.1\r\nHost: gw\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n12345678\r\n8\r\n12345678\r\n0\r\n\r\n";
+    assert!(house.raw(chunked).await.starts_with("HTTP/1.1 413 "));
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let upstream = Upstream::listen().await;
+    for (mut config, plugins) in
+        [(builtin(), vec![watches("watch", REQUEST)]), (builtin(), vec![]), (at(&[upstream.addr]), vec![])]
+    {
+        config.timeouts.request_idle = SHORT;
+        let house = House::open(config, &plugins).await;
+        let reply = house
+            .raw("POST /v1/chat/completions HTTP/1.1\r\nHost: gw\r\nContent-Length: 10\r\n\r\nhalf")
+            .await;
+        assert!(reply.starts_with("HTTP/1.1 408 "), "{reply}");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_upload_is_not_a_slow_upstream() {
+    let mut config = at(&[server(|request| http::Response::new(request.into_body())).await]);
+    config.timeouts.response_head = SHORT;
+    let house = House::open(config, &[]).await;
+    let mut client = TcpStream::connect(house.addr).await.unwrap();
+    client
+        .write_all(b"POST / HTTP/1.1\r\nHost: gw\r\nConnection: close\r\nContent-Length: 8\r\n\r\n")
+        .await
+        .unwrap();
+    for piece in ["ab", "cd", "ef", "gh"] {
+        tokio::time::sleep(SHORT * 7 / 10).await;
+        client.write_all(piece.as_bytes()).await.unwrap();
+    }
+    assert!(read_to_end(&mut client).await.ends_with("abcdefgh"));
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut_off() {
+    let endless = Upstream::listen().await;
+    let mut config = at(&[endless.addr]);
+    config.timeouts.send_stall = SHORT;
+    let house = House::open(config, &[]).await;
+    let mut client = TcpStream::connect(house.addr).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: gw\r\n\r\n").await.unwrap();
+    let (mut upstream, _) = endless.accept().await;
+    upstream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+    let filled =
+        tokio::time::timeout(PATIENCE, async { while upstream.write_all(&[b'x'; 65536]).await.is_ok() {} });
+    assert!(filled.await.is_ok(), "the upstream was never let go");
+}
+
+#[tokio::test]
+async fn connections_are_bounded() {
+    let mut config = builtin();
+    config.startup.connections_max = 1;
+    let house = House::open(config, &[]).await;
+    let mut first = TcpStream::connect(house.addr).await.unwrap();
+    first.write_all(b"GET /v1/models HTTP/1.1\r\nHost: gw\r\n\r\n").await.unwrap();
+    assert!(first.read(&mut [0; 16]).await.unwrap() > 0);
+    // The second waits in the kernel's queue until the first has gone.
+    let second = house.fetch(Request::get("/v1/models"), "");
+    tokio::pin!(second);
+    assert!(tokio::time::timeout(SHORT, &mut second).await.is_err());
+    drop(first);
+    assert_eq!(second.await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_dead_address_is_not_waited_for() {
+    let mut config = at(&[nobody().await]);
+    config.startup.connect_timeout = SHORT;
+    let house = House::open(config, &[]).await;
+    assert_eq!(house.get("/").await.status, StatusCode::BAD_GATEWAY);
+}

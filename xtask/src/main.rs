@@ -2,8 +2,14 @@
 //! be repeated, and says what it does.
 #![expect(clippy::print_stdout, reason = "a command-line tool talks to its user")]
 
+mod bench;
+mod check;
+mod demo;
 mod guests;
+mod schema;
 mod setup;
+mod test;
+mod tidy;
 mod tool;
 
 use std::path::{Path, PathBuf};
@@ -26,6 +32,34 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Build Cardan and run its demo: a gateway with example plugins
+    Demo {
+        /// Drive the demo instead of leaving it to you, and say what was seen
+        #[arg(long)]
+        check: bool,
+        /// Where the demo listens
+        #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+        listen: String,
+    },
+    /// Everything that has to pass: check, guests, all tests
+    Test {
+        /// Only tests whose name contains this
+        filter: Option<String>,
+    },
+    /// Formatting, lints, the shape of the house, schemas; a minute or two
+    Check,
+    /// Write the JSON Schemas of documents and configuration into docs/schema
+    Schema {
+        /// Change nothing; fail when what is committed differs from what the types say
+        #[arg(long)]
+        check: bool,
+    },
+    /// Measure Cardan beside its peers, and write docs/benchmarks.md
+    Bench {
+        /// What to pass on to the benchmark, for instance `--quick` or `--json FILE`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> Result<()> {
@@ -34,6 +68,13 @@ fn main() -> Result<()> {
         Chore::Setup { guest_compilers } => setup::run(&root, guest_compilers),
         Chore::Guests { check: true } => guests::check(&root),
         Chore::Guests { check: false } => guests::update(&root),
+        Chore::Demo { check: true, .. } => demo::check(&root),
+        Chore::Demo { check: false, listen } => demo::run(&root, &listen),
+        Chore::Test { filter } => test::run(&root, filter.as_deref()),
+        Chore::Check => check::run(&root),
+        Chore::Schema { check: true } => schema::check(&root),
+        Chore::Schema { check: false } => schema::update(&root),
+        Chore::Bench { arguments } => bench::run(&root, &arguments),
     }
 }
 

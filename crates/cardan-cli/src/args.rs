@@ -1,0 +1,154 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use cardan::InstanceMode;
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::output::Format;
+
+/// Runs WebAssembly plugins of many systems, in a gateway or on their own.
+#[derive(Debug, Parser)]
+#[command(name = "cardan", version, max_term_width = 100)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) shared: Shared,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Shared {
+    /// Where compiled plugins are kept between runs [default: the user's cache directory]
+    #[arg(long, global = true, env = "CARDAN_CACHE_DIR", value_name = "DIR")]
+    pub(crate) cache_dir: Option<PathBuf>,
+    /// Compile plugins at every start
+    #[arg(long, global = true)]
+    pub(crate) no_cache: bool,
+    /// What to log to standard error, as `warn`, `info`, `cardan=debug`, ...
+    #[arg(long, global = true, env = "CARDAN_LOG", value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+    /// Log lines for people or for programs
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a gateway; SIGHUP reads its configuration again
+    Serve(Serve),
+    /// Run a gateway with example plugins that needs nothing else
+    Demo(Demo),
+    /// Call one function of one plugin
+    Call(Call),
+    /// Say what a plugin is: convention, hooks, imports, exports, needs
+    Inspect(Inspect),
+    /// Check a configuration and load its plugins, without serving
+    Validate(Validate),
+    /// Print a JSON Schema: of the configuration, or of the documents plugins are given and return
+    Schema(Schema),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Serve {
+    /// The configuration file
+    #[arg(short, long, default_value = "cardan.yaml", value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Listen here instead of where the configuration says
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Demo {
+    /// Listen here
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    pub(crate) listen: SocketAddr,
+    /// Write the demo's configuration and plugins here and keep them [default: a temporary directory]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Call {
+    /// A module, its text form, or an Extism manifest
+    pub(crate) plugin: PathBuf,
+    /// The exported function
+    pub(crate) export: String,
+    /// What the function is given; `-` reads standard input
+    #[arg(default_value = "")]
+    pub(crate) input: String,
+    /// Something the plugin reads from its configuration; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) config: Vec<String>,
+    /// A host that the plugin may ask over HTTP, or a glob pattern; may be given several times
+    #[arg(long, value_name = "HOST")]
+    pub(crate) allow_host: Vec<String>,
+    /// A directory that the plugin may open; `ro:` before the host path makes it read-only
+    #[arg(long, value_name = "HOST=GUEST")]
+    pub(crate) allow_path: Vec<String>,
+    /// Time that the call may take, in milliseconds
+    #[arg(long, default_value_t = 10_000, value_name = "MS")]
+    pub(crate) deadline_ms: u64,
+    /// How long an instance lives, for calls repeated with --times
+    #[arg(long, value_parser = parse_mode, default_value = "fresh", value_name = "MODE")]
+    pub(crate) instance: InstanceMode,
+    /// Call this many times and print the last output
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) times: u32,
+    /// How to print the result: the output as it is, or a JSON document about the call
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    pub(crate) output: Format,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Inspect {
+    /// A module, its text form, or an Extism manifest
+    pub(crate) plugin: PathBuf,
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    pub(crate) output: Format,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Validate {
+    /// The configuration file
+    #[arg(short, long, default_value = "cardan.yaml", value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    pub(crate) output: Format,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Schema {
+    /// Of what
+    #[arg(value_enum)]
+    pub(crate) of: SchemaOf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SchemaOf {
+    /// `cardan.yaml`
+    Config,
+    /// What a plugin of Cardan's dialect is given
+    Event,
+    /// What it returns
+    Verdict,
+}
+
+fn parse_mode(text: &str) -> Result<InstanceMode, String> {
+    match text {
+        "fresh" => Ok(InstanceMode::Fresh),
+        "shared" => Ok(InstanceMode::Shared),
+        other => Err(format!("{other:?} is neither fresh nor shared")),
+    }
+}

@@ -1,0 +1,62 @@
+use super::*;
+
+fn resolve(yaml: &str) -> Result<Resolved, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cardan.yaml");
+    std::fs::write(&path, yaml).unwrap();
+    read(&path, &|name| (name == "KEY").then(|| "s3cret".to_owned())).map_err(|failure| failure.to_string())
+}
+
+#[track_caller]
+fn check_error(yaml: &str, says: &str) {
+    let error = resolve(yaml).unwrap_err();
+    assert!(error.contains(says), "{yaml}\n  says: {error}\n  not:  {says}");
+}
+
+#[test]
+fn wrong_configurations_say_what_is_wrong() {
+    check_error("liten: 127.0.0.1:80", "liten");
+    check_error("listen: here", "invalid socket address");
+    check_error("upstreams: [{name: a}]", "upstream a: give it either `urls` or `builtin: {}`");
+    check_error("upstreams: [{name: a, urls: ['http://h'], builtin: {}}]", "upstream a: give it either");
+    check_error(
+        "upstreams: [{name: a, urls: ['http://${NOPE}']}]",
+        "the environment variable NOPE is not set",
+    );
+    check_error("upstreams: [{name: a, urls: ['http://${NOPE']}]", "without `}`");
+    check_error("routes: [{upstream: a}]", "route a: give it either `path` or `exact`");
+    check_error("routes: [{path: /, upstream: a, methods: ['G T']}]", "\"G T\" is no HTTP method");
+    check_error("routes: [{path: /, upstream: a, headers: {'a b': c}}]", "\"a b\" is no header name");
+    check_error("plugins: [{name: p, source: s, limits: {memory: lots}}]", "a size such as");
+    check_error(
+        "plugins: [{name: p, source: s, bindings: [{hook: http.reqest}]}]",
+        "there is no hook \"http.reqest\"",
+    );
+    check_error(
+        "plugins: [{name: p, source: s, bindings: [{hook: http.request, phase: post_flight}]}]",
+        "has no phase",
+    );
+    check_error("plugins: [{name: p, source: s, bindings: [{hook: http.request, phse: ingress}]}]", "phse");
+    check_error("plugins: [{name: p}]", "source");
+    check_error("llmproxy: {manifests: [nowhere.yaml]}", "cannot read");
+    check_error("listen: [", "cardan.yaml");
+}
+
+#[test]
+fn variables_are_substituted_where_secrets_belong() {
+    let resolved = resolve(
+        "upstreams: [{name: a, urls: ['http://h/${KEY}']}]\n\
+         routes: [{path: /, upstream: a, headers: {authorization: 'Bearer ${KEY}'}}]",
+    )
+    .unwrap();
+    assert_eq!(resolved.gateway.upstreams[0].service, Service::Remote(vec!["http://h/s3cret".to_owned()]));
+    assert_eq!(resolved.gateway.routes[0].headers[0].1, "Bearer s3cret");
+    assert!(!format!("{:?}", resolved.gateway.routes).contains("s3cret"));
+}
+
+#[test]
+fn an_empty_file_is_a_gateway_without_routes() {
+    let resolved = resolve("{}").unwrap();
+    assert_eq!(resolved.listen, default_listen());
+    assert!(resolved.gateway.routes.is_empty() && resolved.plugins.is_empty());
+}

@@ -1,0 +1,37 @@
+//! The `cardan` command: a gateway with plugins, and tools for plugin authors.
+//!
+//! This crate is the rim. It alone reads the command line, the environment and configuration files, and
+//! hands what it finds, resolved, to the crates that act on it.
+
+mod args;
+mod call;
+mod config;
+mod demo;
+mod inspect;
+mod output;
+mod schema;
+mod serve;
+mod validate;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Args, Command};
+
+fn main() -> ExitCode {
+    cardan_services::install_tls_provider();
+    let args = Args::parse();
+    let outcome = match &args.command {
+        Command::Serve(serve) => serve::run(&args.shared, serve),
+        Command::Demo(demo) => demo::run(&args.shared, demo),
+        Command::Call(call) => call::run(&args.shared, call),
+        Command::Inspect(inspect) => inspect::run(&args.shared, inspect),
+        Command::Validate(validate) => validate::run(&args.shared, validate),
+        Command::Schema(schema) => schema::run(schema),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

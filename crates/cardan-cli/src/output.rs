@@ -1,0 +1,84 @@
+//! What people and programs see of a command: text, JSON, one error, an exit code.
+
+use std::fmt;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// One JSON document on standard output.
+    Json,
+}
+
+/// Why a command failed, in one message that says what to do.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    kind: FailureKind,
+    message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FailureKind {
+    /// What was asked for was tried and did not work: a plugin failed, a port is taken.
+    Failed,
+    /// What was asked for makes no sense: a wrong argument, a configuration that does not resolve.
+    Unusable,
+}
+
+impl Failure {
+    pub(crate) fn failed(message: impl fmt::Display) -> Self {
+        Self { kind: FailureKind::Failed, message: message.to_string() }
+    }
+
+    pub(crate) fn unusable(message: impl fmt::Display) -> Self {
+        Self { kind: FailureKind::Unusable, message: message.to_string() }
+    }
+
+    /// Prints the message and gives the exit code: 1 for what failed, 2 for what cannot be.
+    pub(crate) fn report(&self) -> ExitCode {
+        // Nobody is left to tell when standard error is gone.
+        let _ = writeln!(io::stderr(), "cardan: {}", self.message);
+        ExitCode::from(match self.kind {
+            FailureKind::Failed => 1,
+            FailureKind::Unusable => 2,
+        })
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// Writes bytes to standard output as they are. A reader that has gone is no failure.
+pub(crate) fn raw(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::failed(format_args!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a line of text.
+pub(crate) fn line(text: impl fmt::Display) -> Result<(), Failure> {
+    raw(format!("{text}\n").as_bytes())
+}
+
+/// Writes a JSON document.
+pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(Failure::failed)?;
+    line(text)
+}
+
+/// Whether standard output is something a person looks at.
+pub(crate) fn is_terminal() -> bool {
+    io::stdout().is_terminal()
+}

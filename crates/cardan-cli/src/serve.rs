@@ -1,0 +1,173 @@
+//! `cardan serve`: a gateway until it is told to stop.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cardan::{Engine, EngineConfig};
+use cardan_gateway::Gateway;
+use cardan_manager::{Applied, Manager};
+use cardan_services::HttpService;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::args::{LogFormat, Serve, Shared};
+use crate::config::{self, Resolved, environment};
+use crate::output::{self, Failure};
+
+pub(crate) fn run(shared: &Shared, args: &Serve) -> Result<(), Failure> {
+    log(shared, "info")?;
+    let mut resolved = config::read(&args.config, &environment)?;
+    if let Some(listen) = args.listen {
+        resolved.listen = listen;
+    }
+    serve(shared, &args.config, resolved, |address| {
+        output::line(format_args!("listening on http://{address}"))
+    })
+}
+
+/// Serves a configuration; `ready` is told where, once clients can connect.
+pub(crate) fn serve(
+    shared: &Shared,
+    path: &Path,
+    resolved: Resolved,
+    ready: impl FnOnce(std::net::SocketAddr) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let manager = Manager::new(engine(shared)?, RandomState::new().hash_one(std::process::id()));
+    warn(&resolved);
+    let applied = manager.apply(&resolved.plugins).map_err(Failure::unusable)?;
+    report(&applied);
+    let gateway = Gateway::new(resolved.gateway, manager.clone())
+        .map_err(|error| Failure::unusable(format_args!("{}: {error}", path.display())))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format_args!("cannot start: {error}")))?;
+    runtime.block_on(async {
+        let listen = resolved.listen;
+        let bound = async {
+            let listener = TcpListener::bind(listen).await?;
+            let address = listener.local_addr()?;
+            Ok::<_, std::io::Error>((listener, address))
+        };
+        let (listener, address) = bound.await.map_err(|error| {
+            Failure::failed(format_args!("cannot listen on {listen}: {error}; choose another with --listen"))
+        })?;
+        let signals = Signals::new()?;
+        ready(address)?;
+        let reloads = tokio::spawn(reload_on(signals.reload, path.to_owned(), manager, gateway.clone()));
+        gateway.serve(listener, stop_on(signals.interrupt, signals.terminate)).await;
+        reloads.abort();
+        Ok(())
+    })
+}
+
+/// An engine with the real capabilities.
+pub(crate) fn engine(shared: &Shared) -> Result<Engine, Failure> {
+    let http = HttpService::new().map_err(Failure::failed)?;
+    let cache_dir = if shared.no_cache { None } else { shared.cache_dir.clone().or_else(default_cache_dir) };
+    Engine::new(EngineConfig { cache_dir, http: Some(Arc::new(http)), ..EngineConfig::default() })
+        .map_err(|error| Failure::failed(format_args!("{error}; or run with --no-cache")))
+}
+
+/// The place the XDG base directory specification has for caches, where there is a home.
+fn default_cache_dir() -> Option<PathBuf> {
+    let base = environment("XDG_CACHE_HOME").filter(|dir| dir.starts_with('/')).map(PathBuf::from);
+    let base = base.or_else(|| environment("HOME").map(|home| Path::new(&home).join(".cache")))?;
+    Some(base.join("cardan"))
+}
+
+/// Sends log lines to standard error.
+pub(crate) fn log(shared: &Shared, default: &str) -> Result<(), Failure> {
+    let filter = shared.log.as_deref().unwrap_or(default);
+    let filter = filter.parse::<EnvFilter>().map_err(|error| {
+        Failure::unusable(format_args!(
+            "--log {filter:?} is no filter: {error}; try `info` or `cardan=debug`"
+        ))
+    })?;
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let installed = match shared.log_format {
+        LogFormat::Text => subscriber.try_init(),
+        LogFormat::Json => subscriber.json().try_init(),
+    };
+    installed.map_err(Failure::failed)
+}
+
+pub(crate) fn warn(resolved: &Resolved) {
+    for warning in &resolved.warnings {
+        tracing::warn!("{warning}");
+    }
+}
+
+fn report(applied: &Applied) {
+    tracing::info!(
+        generation = applied.generation,
+        loaded = applied.loaded.join(", "),
+        kept = applied.kept.join(", "),
+        dropped = applied.dropped.join(", "),
+        "plugins"
+    );
+}
+
+struct Signals {
+    reload: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| Failure::failed(format_args!("cannot listen for signals: {error}")))
+        };
+        Ok(Self {
+            reload: listen(SignalKind::hangup())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+}
+
+async fn stop_on(mut interrupt: tokio::signal::unix::Signal, mut terminate: tokio::signal::unix::Signal) {
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    tracing::info!("stopping: requests under way may finish");
+}
+
+/// Reads the configuration again at each SIGHUP. Whatever is wrong with it, what runs goes on.
+async fn reload_on(
+    mut hangup: tokio::signal::unix::Signal,
+    path: PathBuf,
+    manager: Manager,
+    gateway: Gateway,
+) {
+    while hangup.recv().await.is_some() {
+        let (path, manager, gateway) = (path.clone(), manager.clone(), gateway.clone());
+        // Reading and compiling block, and clients are served meanwhile.
+        let reloaded = tokio::task::spawn_blocking(move || reload(&path, &manager, &gateway)).await;
+        match reloaded {
+            Ok(Ok(applied)) => report(&applied),
+            Ok(Err(failure)) => {
+                tracing::error!("configuration not reloaded, the old one is in force: {failure}")
+            }
+            Err(error) => tracing::error!(%error, "configuration not reloaded, the old one is in force"),
+        }
+    }
+}
+
+fn reload(path: &Path, manager: &Manager, gateway: &Gateway) -> Result<Applied, Failure> {
+    let resolved = config::read(path, &environment)?;
+    warn(&resolved);
+    // Everything that can be wrong is found before anything changes.
+    gateway.check(&resolved.gateway).map_err(Failure::unusable)?;
+    let applied = manager.apply(&resolved.plugins).map_err(Failure::unusable)?;
+    gateway.replace(resolved.gateway).map_err(Failure::unusable)?;
+    Ok(applied)
+}

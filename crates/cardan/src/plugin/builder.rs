@@ -173,12 +173,26 @@ impl PluginBuilder {
         self.load_as(&name).map_err(|error| error.of(&name))
     }
 
+    /// Says what the source is, without compiling or starting it.
+    ///
+    /// # Errors
+    ///
+    /// When the source cannot be read, or is no plugin of a known convention.
+    pub fn inspect(mut self) -> Result<Inspection, Error> {
+        let modules = self.modules()?;
+        self.examine(&modules)
+    }
+
+    fn modules(&mut self) -> Result<Vec<NamedModule>, Error> {
+        match std::mem::replace(&mut self.source, Source::Bytes(Vec::new())).read()? {
+            Content::Module(bytes) => Ok(vec![NamedModule { name: MAIN.to_owned(), bytes }]),
+            Content::Component => Err(Error::format(extism::COMPONENT_GIVEN)),
+            Content::Manifest(manifest) => self.adopt(&manifest),
+        }
+    }
+
     fn load_as(mut self, name: &Arc<str>) -> Result<Plugin, Error> {
-        let modules = match std::mem::replace(&mut self.source, Source::Bytes(Vec::new())).read()? {
-            Content::Module(bytes) => vec![NamedModule { name: MAIN.to_owned(), bytes }],
-            Content::Component => return Err(Error::format(extism::COMPONENT_GIVEN)),
-            Content::Manifest(manifest) => self.adopt(&manifest)?,
-        };
+        let modules = self.modules()?;
         let inspection = self.examine(&modules)?;
         if let Some(expected) = &self.digest
             && !expected.eq_ignore_ascii_case(&inspection.digest)

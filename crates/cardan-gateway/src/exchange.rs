@@ -25,6 +25,7 @@ use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Version
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::Core;
 use crate::answer::{Answer, Settled};
@@ -49,7 +50,8 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
 ) -> Response<ReplyBody> {
     let (mut exchange, inbound) = Exchange::receive(core, client, busy, request);
-    let settled = match exchange.walk(inbound).await {
+    let span = tracing::info_span!("exchange", visit = exchange.record.visit.id());
+    let settled = match exchange.walk(inbound).instrument(span).await {
         Ok(settled) => settled,
         Err(problem) => {
             exchange.record.problem = Some(problem.code().to_owned());
@@ -120,8 +122,9 @@ impl Exchange {
     }
 
     async fn walk(&mut self, mut inbound: Inbound) -> Result<Settled, Problem> {
+        let admitted = self.admit(&inbound);
         self.record.observe(&inbound.headers);
-        self.admit(&inbound)?;
+        admitted?;
         let answer = match self.ask_request(&mut inbound).await? {
             Some(answer) => answer,
             None => self.forward(inbound).await?,

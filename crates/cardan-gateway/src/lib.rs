@@ -80,7 +80,11 @@ impl Gateway {
     }
 
     /// Goes by another configuration from the next exchange on. Exchanges under way, and connections to
-    /// clients and upstreams, are left alone.
+    /// clients and upstreams, are left alone; what concerns a connection as a whole
+    /// ([`Timeouts::header_read`] and the like) holds for new ones.
+    ///
+    /// Routes and plugins are two things that change one after the other: an exchange that begins between
+    /// the two changes goes by the new of one and the old of the other, to its end.
     ///
     /// # Errors
     ///

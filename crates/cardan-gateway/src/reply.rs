@@ -158,3 +158,50 @@ impl EventRelay {
             && (self.ended || self.body.is_end_stream())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::upstream::builtin::Reply;
+
+    /// Relays chunks and returns the frames.
+    fn relay(chunks: Vec<Bytes>, event_bytes_max: usize) -> Vec<Bytes> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let mut relay = EventRelay::new(UpstreamBody::Builtin(Reply::of(chunks)), event_bytes_max);
+            let mut frames = Vec::new();
+            while let Some(frame) = std::future::poll_fn(|cx| relay.poll_frame(cx)).await {
+                frames.push(frame.unwrap().into_data().unwrap());
+            }
+            assert!(relay.is_end_stream());
+            frames
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn events_leave_one_by_one_and_unchanged(
+            chunks in proptest::collection::vec("(data: [a-z]{0,9}|\\n|\\r\\n|: c){0,6}", 0..8),
+            event_bytes_max in prop_oneof![Just(1 << 20), 0_usize..20],
+        ) {
+            let chunks: Vec<Bytes> = chunks.into_iter().map(Bytes::from).collect();
+            let whole = chunks.concat();
+            let frames = relay(chunks, event_bytes_max);
+            prop_assert_eq!(frames.concat(), &whole[..]);
+            if event_bytes_max == 1 << 20 {
+                prop_assert_eq!(frames, sse::split_all(&whole));
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_ends_when_its_last_frame_is_out() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let body = Reply::of(vec!["a".into(), "b".into()]);
+        let bytes = runtime.block_on(UpstreamBody::Builtin(body).collect()).unwrap().to_bytes();
+        assert_eq!(bytes, "ab");
+    }
+}

@@ -168,9 +168,9 @@ impl Body for UpstreamBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
             Self::Remote(body) => Pin::new(body).poll_frame(cx),
-            Self::Builtin(reply) => {
-                Pin::new(reply).poll_frame(cx).map(|frame| frame.map(|Ok(frame)| Ok(frame)))
-            }
+            Self::Builtin(reply) => Pin::new(reply)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
         }
     }
 
@@ -280,7 +280,11 @@ impl Client {
                     tracing::warn!(upstream = %group.name, url = %base.authority, "no connection");
                     body = back.fetch();
                 }
-                Err(Failure::Final(problem)) => return Err(problem),
+                Err(Failure::Final(problem, cause)) => {
+                    let cause = cause.as_ref().map(|cause| cause as &dyn std::error::Error);
+                    tracing::warn!(upstream = %group.name, url = %base.authority, cause, "no response");
+                    return Err(problem);
+                }
             }
         }
         Err(Problem::Unreachable)
@@ -317,7 +321,7 @@ impl Back {
 
 enum Failure {
     Connect,
-    Final(Problem),
+    Final(Problem, Option<legacy::Error>),
 }
 
 /// Waits for a response head, but no longer than the timeout since the request last made progress.
@@ -334,7 +338,7 @@ async fn head(
             Err(_) => {
                 let now = progress.load(Ordering::Relaxed);
                 if now == seen {
-                    return Err(Failure::Final(Problem::UpstreamTimeout));
+                    return Err(Failure::Final(Problem::UpstreamTimeout, None));
                 }
                 seen = now;
             }
@@ -344,10 +348,7 @@ async fn head(
         Ok(response) => Ok(response
             .map(|body: Incoming| UpstreamBody::Remote(Paced::new(body, timeouts.response_idle, u64::MAX)))),
         Err(error) if error.is_connect() => Err(Failure::Connect),
-        Err(error) => {
-            tracing::debug!(?error, "upstream request failed");
-            Err(Failure::Final(problem_of(&error)))
-        }
+        Err(error) => Err(Failure::Final(problem_of(&error), Some(error))),
     }
 }
 

@@ -349,6 +349,14 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+#[cfg(test)]
+impl Reply {
+    /// A body of these frames.
+    pub(crate) fn of(frames: Vec<Bytes>) -> Self {
+        Self { frames: frames.into(), pace: Duration::ZERO, pause: None }
+    }
+}
+
 impl Body for Reply {
     type Data = Bytes;
     type Error = Infallible;

@@ -5,6 +5,7 @@ use std::io::Write;
 use bytes::Bytes;
 use cardan_api::FaultPolicy;
 use cardan_gateway::{Config, UpstreamConfig};
+use cardan_manager::Bindings;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -346,4 +347,23 @@ async fn listed_models_are_the_hosts_own_answer() {
     assert_eq!(seen(reply.header("x-request-id").unwrap()).await[0]["response"]["origin"], "host");
     assert_eq!(house.get("/v1/models/b").await.json()["id"], "b");
     assert_eq!(house.get("/v1/models/c").await.status, StatusCode::BAD_GATEWAY);
+}
+
+#[tokio::test]
+async fn a_path_is_the_same_for_everybody_however_it_is_written() {
+    let mut gate = watches("gate", REQUEST);
+    let Bindings::Listed(bindings) = &mut gate.bindings else { panic!("no binding") };
+    bindings[0].rule.paths = vec![glob::Pattern::new("/v1/chat/completions").unwrap()];
+    let house = House::open(mirror().await, &[gate]).await;
+    for path in ["/v1/chat/completions", "/v1/ch%61t/completion%73", "/v1/chat%2d/../chat/completions"] {
+        let reply = house.fetch(Request::post(path).header("x-a", "1"), "{}").await;
+        if reply.status == StatusCode::OK {
+            let document = seen(reply.header("x-request-id").unwrap()).await.remove(0);
+            assert_eq!(document["request"]["path"], "/v1/chat/completions");
+            assert_eq!(document["request"]["headers"]["x-a"], "1");
+            assert_eq!(reply.json()["asked"], "POST /v1/chat/completions");
+        } else {
+            assert_eq!(reply.status, StatusCode::BAD_REQUEST);
+        }
+    }
 }

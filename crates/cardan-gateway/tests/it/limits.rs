@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use cardan_api::FaultPolicy;
 use cardan_gateway::Limits;
 use http::{Request, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::house::{House, PATIENCE, Upstream, at, builtin, nobody, read_to_end, scripted, server};
-use crate::plugins::{REQUEST, watches};
+use crate::plugins::{COMPLETE, REQUEST, completed, on_fault, spins, was_completed, watches};
 
 const SHORT: Duration = Duration::from_millis(100);
 
@@ -130,9 +131,48 @@ async fn connections_are_bounded() {
 }
 
 #[tokio::test]
-async fn a_dead_address_is_not_waited_for() {
-    let mut config = at(&[nobody().await]);
+async fn an_address_that_does_not_answer_is_not_waited_for() {
+    // A queue of one that is full: the kernel drops what knocks.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let knocks: Vec<_> = (0..4).map(|_| tokio::spawn(TcpStream::connect(addr))).collect();
+    tokio::time::sleep(SHORT).await;
+
+    let alive = server(|_| http::Response::new("alive".into())).await;
+    let mut config = at(&[addr, alive]);
     config.startup.connect_timeout = SHORT;
     let house = House::open(config, &[]).await;
+    let reply = house.get("/").await;
+    assert_eq!((reply.status, reply.text()), (StatusCode::OK, "alive"));
+    drop(knocks);
+}
+
+#[tokio::test]
+async fn tries_are_bounded() {
+    let alive = server(|_| http::Response::new("alive".into())).await;
+    let mut config = at(&[nobody().await, alive]);
+    config.upstreams[0].tries_max = 1;
+    let house = House::open(config, &[]).await;
     assert_eq!(house.get("/").await.status, StatusCode::BAD_GATEWAY);
+    assert_eq!(house.get("/").await.status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn background_work_is_bounded() {
+    let mut config = builtin();
+    config.startup.background_max = 1;
+    let mut slow = on_fault(spins("slow", COMPLETE), FaultPolicy::Skip);
+    slow.limits.deadline = Some(SHORT * 5);
+    let house = House::open(config, &[slow, watches("watch", COMPLETE)]).await;
+    // Neither client waits for the plugin.
+    let began = std::time::Instant::now();
+    house.get("/bounded/one").await;
+    house.get("/bounded/two").await;
+    assert!(began.elapsed() < SHORT * 5);
+    completed("/bounded/one").await;
+    house.get("/bounded/three").await;
+    completed("/bounded/three").await;
+    assert!(!was_completed("/bounded/two"));
 }

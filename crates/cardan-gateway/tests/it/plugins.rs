@@ -55,6 +55,11 @@ pub(crate) fn traps(name: &str, hook: &str) -> PluginSpec {
     plugin(name, &module(hook, "", "(unreachable)"), hook)
 }
 
+/// A plugin that never comes back.
+pub(crate) fn spins(name: &str, hook: &str) -> PluginSpec {
+    plugin(name, &module(hook, "", "(loop $for_ever (br $for_ever))"), hook)
+}
+
 /// A prebuilt guest.
 pub(crate) fn prebuilt(name: &str, hooks: &[&str]) -> PluginSpec {
     let mut spec = plugin(name, "", REQUEST);
@@ -114,18 +119,23 @@ pub(crate) async fn seen(visit: &str) -> Vec<Value> {
 pub(crate) async fn completed(path: &str) -> Value {
     let until = Instant::now() + PATIENCE;
     loop {
-        let found = DOCUMENTS
-            .lock()
-            .unwrap()
-            .iter()
-            .find(|document| document["hook"] == COMPLETE && document["request"]["path"] == path)
-            .cloned();
-        if let Some(found) = found {
+        if let Some(found) = find_completed(path) {
             return found;
         }
         assert!(Instant::now() < until, "http.complete was not asked about {path}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Whether `http.complete` has been asked about some visit on this path.
+pub(crate) fn was_completed(path: &str) -> bool {
+    find_completed(path).is_some()
+}
+
+fn find_completed(path: &str) -> Option<Value> {
+    let documents = DOCUMENTS.lock().unwrap();
+    let of_path = |document: &&Value| document["hook"] == COMPLETE && document["request"]["path"] == path;
+    documents.iter().find(of_path).cloned()
 }
 
 static DOCUMENTS: Mutex<Vec<Value>> = Mutex::new(Vec::new());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cardan_gateway::{Config, HostMatch, PathMatch, RouteConfig, UpstreamConfig};
+use cardan_gateway::{AmbiguousPaths, Config, HostMatch, PathMatch, RouteConfig, UpstreamConfig};
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -290,4 +290,23 @@ async fn a_body_streams_both_ways_at_once() {
         assert!(count > 0);
         rest.extend_from_slice(&buffer[..count]);
     }
+}
+
+#[tokio::test]
+async fn connections_to_upstreams_are_used_again_while_they_live() {
+    // Hangs up after each answer, without having said so.
+    let (addr, seen) = scripted("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let house = House::open(at(&[addr]), &[]).await;
+    for _ in 0..50 {
+        assert_eq!(house.get("/").await.text(), "ok");
+    }
+    assert_eq!(seen.lock().unwrap().len(), 50);
+}
+
+#[tokio::test]
+async fn odd_paths_pass_where_the_operator_wants_them() {
+    let mut config = at(&[server(|request| http::Response::new(request.uri().to_string().into())).await]);
+    config.ambiguous_paths = AmbiguousPaths::PassOn;
+    let house = House::open(config, &[]).await;
+    assert_eq!(house.get("/a//b%2fc").await.text(), "/a//b%2Fc");
 }

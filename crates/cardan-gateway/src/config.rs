@@ -196,6 +196,8 @@ pub struct Limits {
     pub event_bytes_max: usize,
     /// Requests at once on one HTTP/2 connection.
     pub streams_per_connection_max: u32,
+    /// `http.complete` chains under way at once. More are not asked, and that is logged.
+    pub background_max: usize,
 }
 
 impl Default for Limits {
@@ -206,6 +208,7 @@ impl Default for Limits {
             held_response_bytes_max: 10 << 20,
             event_bytes_max: 1 << 20,
             streams_per_connection_max: 128,
+            background_max: 1_000,
         }
     }
 }
@@ -269,8 +272,6 @@ pub enum Forwarded {
 pub struct Startup {
     /// Client connections at once, over all listeners. More wait in the kernel's queue.
     pub connections_max: usize,
-    /// `http.complete` chains under way at once. More are not asked, and that is logged.
-    pub background_max: usize,
     /// Connections kept open to each copy of an upstream.
     pub idle_connections_per_upstream_max: usize,
     /// A request's or response's line and header fields together; at least 8 KiB.
@@ -285,7 +286,6 @@ impl Default for Startup {
     fn default() -> Self {
         Self {
             connections_max: 10_000,
-            background_max: 1_000,
             idle_connections_per_upstream_max: 64,
             header_bytes_max: 64 << 10,
             connect_timeout: Duration::from_secs(5),
@@ -357,7 +357,7 @@ impl fmt::Display for ConfigError {
             Kind::Certificate { why } => write!(f, "a root certificate cannot be used: {why}"),
             Kind::NeedsRestart => write!(
                 f,
-                "connection limits, background_max, header_bytes_max, connect_timeout and trust cannot change while the gateway runs; restart it"
+                "connection limits, header_bytes_max, connect_timeout and trust cannot change while the gateway runs; restart it"
             ),
         }
     }

@@ -3,6 +3,9 @@
 //! Every text a client can see is written here by hand, in the error shape of OpenAI's API, which
 //! clients of LLM gateways already read. A cause inside the house (an address, a guest's message, an
 //! I/O error) goes to the log under the request id that the response carries.
+//!
+//! A plugin that could not be asked, where its binding says that this stops the exchange, is 503 with the
+//! fault as code, at every hook: the request is not to blame, and trying again may help.
 
 use std::sync::Arc;
 

@@ -38,7 +38,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use cardan_manager::Manager;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 pub use config::{
     AmbiguousPaths, Builtin, Config, ConfigError, Forwarded, HostMatch, Limits, PathMatch, RouteConfig,
@@ -58,8 +58,8 @@ struct Core {
     client: Client,
     plan: ArcSwap<Plan>,
     connections: Arc<Semaphore>,
-    /// One permit for each `http.complete` chain under way.
-    background: Arc<Semaphore>,
+    /// Counts the `http.complete` chains under way.
+    background: Arc<watch::Sender<usize>>,
 }
 
 impl Gateway {
@@ -74,7 +74,7 @@ impl Gateway {
             manager,
             client: Client::new(&plan.startup)?,
             connections: Arc::new(Semaphore::new(plan.startup.connections_max)),
-            background: Arc::new(Semaphore::new(plan.startup.background_max)),
+            background: Arc::new(watch::Sender::new(0)),
             plan: ArcSwap::from_pointee(plan),
         })))
     }
@@ -116,14 +116,5 @@ impl Gateway {
     /// the limits.
     pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         server::serve(self.0.clone(), listener, shutdown).await;
-    }
-}
-
-impl Core {
-    /// Ends when no `http.complete` chain is under way.
-    async fn background_idle(&self) {
-        let all = u32::try_from(self.plan.load().startup.background_max).unwrap_or(u32::MAX);
-        // The semaphore is never closed.
-        let _ = self.background.acquire_many(all).await;
     }
 }

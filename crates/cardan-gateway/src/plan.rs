@@ -28,7 +28,7 @@ impl Plan {
         }
         let counts = [
             ("connections_max", config.startup.connections_max),
-            ("background_max", config.startup.background_max),
+            ("background_max", config.limits.background_max),
             ("streams_per_connection_max", config.limits.streams_per_connection_max as usize),
         ];
         if let Some((what, _)) = counts.iter().find(|(_, count)| *count == 0) {

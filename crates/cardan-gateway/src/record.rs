@@ -123,20 +123,20 @@ impl Entry {
         self.log();
         self.fetch_copy();
         let event = self.complete_event();
-        let Self { visit, core, .. } = *self;
+        let Self { visit, core, plan, .. } = *self;
         let chain = visit.chain::<HttpComplete>(&event);
         if chain.is_done() {
             return;
         }
         // Without a runtime the process is ending.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let Ok(permit) = core.background.clone().try_acquire_owned() else {
+        let Some(busy) = Busy::one_of(&core.background, plan.limits.background_max) else {
             tracing::warn!(visit = visit.id(), "http.complete was not asked: background_max is reached");
             return;
         };
         runtime.spawn(async move {
             complete(visit, event).await;
-            drop(permit);
+            drop(busy);
         });
     }
 

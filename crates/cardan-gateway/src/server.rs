@@ -49,7 +49,10 @@ pub(crate) async fn serve(core: Arc<Core>, listener: TcpListener, shutdown: impl
         tracing::warn!(connections = connections.len(), "drain timeout: exchanges under way are cut off");
         connections.shutdown().await;
     }
-    if tokio::time::timeout_at(deadline, core.background_idle()).await.is_err() {
+    if tokio::time::timeout_at(deadline, core.background.subscribe().wait_for(|count| *count == 0))
+        .await
+        .is_err()
+    {
         tracing::warn!("drain timeout: http.complete plugins are cut off");
     }
 }
@@ -129,7 +132,7 @@ async fn idle(mut in_flight: watch::Receiver<usize>, limit: Duration) {
     }
 }
 
-/// Something is under way on a connection.
+/// One of the things that are under way somewhere, counted.
 #[derive(Debug)]
 pub(crate) struct Busy(Arc<watch::Sender<usize>>);
 
@@ -137,6 +140,16 @@ impl Busy {
     fn new(in_flight: Arc<watch::Sender<usize>>) -> Self {
         in_flight.send_modify(|count| *count += 1);
         Self(in_flight)
+    }
+
+    /// `None`: `max` are under way already.
+    pub(crate) fn one_of(in_flight: &Arc<watch::Sender<usize>>, max: usize) -> Option<Self> {
+        let one_more = |count: &mut usize| {
+            let room = *count < max;
+            *count += usize::from(room);
+            room
+        };
+        in_flight.send_if_modified(one_more).then(|| Self(in_flight.clone()))
     }
 }
 

@@ -162,7 +162,7 @@ async fn tries_are_bounded() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn background_work_is_bounded() {
     let mut config = builtin();
-    config.startup.background_max = 1;
+    config.limits.background_max = 1;
     let mut slow = on_fault(spins("slow", COMPLETE), FaultPolicy::Skip);
     slow.limits.deadline = Some(SHORT * 5);
     let house = House::open(config, &[slow, watches("watch", COMPLETE)]).await;

@@ -1,1 +1,11 @@
-//! The command as its users run it.
+//! The command as its users run it: the built binary, files, signals, and clients of other people.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests are tests: a panic there is the failure message"
+)]
+
+mod process;
+
+mod openai;

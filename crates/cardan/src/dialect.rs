@@ -6,6 +6,10 @@
 
 pub mod cardan;
 pub mod llmproxy;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod samples;
 
 use std::fmt;
 
@@ -170,8 +174,10 @@ impl Serialize for ShownHeaders<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let fields = &self.0.0;
         let is = |name: &str, other: &str| name.eq_ignore_ascii_case(other);
-        let first =
-            fields.iter().enumerate().filter(|(i, (name, _))| !fields[..*i].iter().any(|(it, _)| is(it, name)));
+        let first = fields
+            .iter()
+            .enumerate()
+            .filter(|(i, (name, _))| !fields[..*i].iter().any(|(it, _)| is(it, name)));
         serializer.collect_map(first.map(|(i, (name, _))| {
             let same = fields[i..].iter().filter(|(it, _)| is(it, name));
             (Lowercase(name), Joined(same.map(|(_, value)| value.as_str())))

@@ -20,6 +20,7 @@ use wasmtime::{
 };
 
 use crate::grants::HttpClient;
+use crate::limits::PAGE_BYTES;
 use crate::plugin::PluginBuilder;
 use crate::source::Source;
 use crate::{Error, Plugin};
@@ -193,18 +194,25 @@ impl Engine {
         Ok(made.get_or_init(|| engine))
     }
 
-    /// The room for a module with these needs.
-    pub(crate) fn room_for(&self, module: &wasmtime::Module, limits: &cardan_api::Limits) -> Room {
+    /// The room for a plugin with these limits, unless its modules turn out not to fit there.
+    pub(crate) fn room_at_first(&self, limits: &cardan_api::Limits) -> Room {
         if limits.fuel.is_some() {
-            return Room::Metered;
+            Room::Metered
+        } else if self.shared.pooled.is_ok() && limits.memory_bytes_max <= slot_bytes() {
+            Room::Pooled
+        } else {
+            Room::Roomy
         }
+    }
+
+    /// The room for a module that was compiled for the pool.
+    pub(crate) fn room_for(module: &wasmtime::Module) -> Room {
         let needs = module.resources_required();
         let fits = needs.num_memories <= POOLED_MEMORIES_PER_MODULE
             && needs.num_tables <= POOLED_TABLES_PER_MODULE
             && needs.max_initial_table_size.unwrap_or(0) <= POOLED_TABLE_ELEMENTS as u64
-            && needs.max_initial_memory_size.unwrap_or(0) <= slot_bytes()
-            && limits.memory_bytes_max <= slot_bytes();
-        if fits && self.shared.pooled.is_ok() { Room::Pooled } else { Room::Roomy }
+            && needs.max_initial_memory_size.unwrap_or(0) <= slot_bytes();
+        if fits { Room::Pooled } else { Room::Roomy }
     }
 }
 
@@ -258,7 +266,8 @@ fn pooled_config(config: &EngineConfig) -> Config {
         .max_unused_warm_slots(instances.saturating_mul(2))
         .max_memories_per_module(POOLED_MEMORIES_PER_MODULE)
         .max_tables_per_module(POOLED_TABLES_PER_MODULE)
-        .max_memory_size(usize::try_from(slot_bytes()).unwrap_or(usize::MAX))
+        // The kernel's memory may take all that a plugin may have, and a page of its own.
+        .max_memory_size(usize::try_from(slot_bytes() + PAGE_BYTES).unwrap_or(usize::MAX))
         .table_elements(POOLED_TABLE_ELEMENTS)
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
         .table_keep_resident(KEEP_RESIDENT_SMALL_BYTES)

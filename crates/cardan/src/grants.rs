@@ -3,6 +3,7 @@
 //! A guest reaches outside only through a grant that its store holds. What was not granted has no value
 //! here, so there is nothing to check and nothing to forget.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -65,6 +66,20 @@ pub enum HttpFailure {
     Other(String),
 }
 
+/// Stands in where the embedder gave no client, so that the refusal says what is missing.
+#[derive(Debug)]
+pub(crate) struct NoClient;
+
+impl HttpClient for NoClient {
+    fn send(
+        &self,
+        _request: HttpExchange,
+    ) -> Pin<Box<dyn Future<Output = Result<HttpReply, HttpFailure>> + Send>> {
+        let why = "this engine was made without an HTTP client";
+        Box::pin(std::future::ready(Err(HttpFailure::Other(why.to_owned()))))
+    }
+}
+
 /// Outgoing HTTP to some hosts.
 #[derive(Clone)]
 pub(crate) struct HttpGrant {
@@ -80,7 +95,7 @@ pub(crate) struct HostList(Vec<String>);
 /// Why a request a guest made has no response.
 #[derive(Debug)]
 pub(crate) enum HttpRefusal {
-    NotAllowed { host: String },
+    NotAllowed(Url),
     Failed(String),
     Timeout,
     TooLarge(u64),
@@ -90,9 +105,11 @@ pub(crate) enum HttpRefusal {
 impl fmt::Display for HttpRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotAllowed { host } => write!(
+            Self::NotAllowed(url) => write!(
                 f,
-                "HTTP request to URL is not allowed: add the host {host:?} to allowed_hosts of this plugin to allow it"
+                "HTTP request to {url} is not allowed: add the host {:?} to allowed_hosts of this plugin to \
+                 allow it",
+                url.host_str().unwrap_or_default()
             ),
             Self::Failed(why) => write!(f, "HTTP request failed: {why}"),
             Self::Timeout => f.write_str("timeout"),
@@ -160,6 +177,11 @@ impl HostList {
         Self(patterns.into_iter().collect())
     }
 
+    /// Every host there is.
+    pub(crate) fn all() -> Self {
+        Self(vec!["*".to_owned()])
+    }
+
     fn check(&self, url: &Url) -> Result<(), HttpRefusal> {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(HttpRefusal::Failed(format!("the scheme of {url} is neither http nor https")));
@@ -168,7 +190,7 @@ impl HostList {
         if self.0.iter().any(|pattern| matches_glob(pattern, host)) {
             Ok(())
         } else {
-            Err(HttpRefusal::NotAllowed { host: host.to_owned() })
+            Err(HttpRefusal::NotAllowed(url.clone()))
         }
     }
 }
@@ -230,6 +252,7 @@ impl LogSink for TracingLog {
 
     fn line(&self, level: LogLevel, text: &str) {
         let plugin = &*self.plugin;
+        let text = one_line(text);
         match level {
             LogLevel::Trace => tracing::trace!(target: "cardan::guest", plugin, "{text}"),
             LogLevel::Debug => tracing::debug!(target: "cardan::guest", plugin, "{text}"),
@@ -238,4 +261,20 @@ impl LogSink for TracingLog {
             LogLevel::Error => tracing::error!(target: "cardan::guest", plugin, "{text}"),
         }
     }
+}
+
+/// A guest's text as one line of a log: what would end the line, or steer a terminal, is spelt out.
+fn one_line(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut line = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match c {
+            '\t' => line.push(c),
+            c if c.is_control() => line.extend(c.escape_default()),
+            c => line.push(c),
+        }
+    }
+    Cow::Owned(line)
 }

@@ -124,5 +124,17 @@ impl HostFunction {
     }
 }
 
+/// What an embedder's function said when it failed.
+#[derive(Debug)]
+pub(crate) struct Failed(pub(crate) String);
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Failed {}
+
 /// The error type of raw host functions, re-exported so that embedders need not depend on wasmtime.
 pub type HostError = wasmtime::Error;

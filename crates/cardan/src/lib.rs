@@ -3,7 +3,7 @@
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let engine = cardan::Engine::new(cardan::EngineConfig::default())?;
-//! let plugin = engine.load("../../guests/prebuilt/count_vowels.wasm")?;
+//! let plugin = engine.load("../../guests/prebuilt/count-vowels.wasm")?;
 //! let output = plugin.call("count_vowels", "Hello, world!")?;
 //! # assert!(String::from_utf8(output)?.starts_with(r#"{"count":3"#));
 //! # Ok(())

@@ -1,16 +1,18 @@
 //! What a running guest uses up: memory, tables, time.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cardan_api::Limits;
+use tokio::sync::Notify;
 use wasmtime::{ResourceLimiter, StoreContextMut, Trap, UpdateDeadline};
 
-use crate::engine::ticker::{TICK, Ticker};
+use crate::engine::ticker::{Running, TICK, Ticker};
 
-const PAGE_BYTES: u64 = 1 << 16;
+pub(crate) const PAGE_BYTES: u64 = 1 << 16;
 /// Ticks after which a call that runs inline counts as slow, and its plugin gets a fiber from then on.
 const INLINE_TICKS: u64 = 2;
 /// Ticks between two looks at whether a long call was cancelled.
@@ -25,13 +27,21 @@ pub(crate) enum Pace {
     Suspendable,
 }
 
-/// The error with which a call ends that asked for more memory than it may have.
+/// The error with which a call ends that asked for more memory than it may have: the limit it met.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Exceeded;
+pub(crate) enum Exceeded {
+    MemoryBytes(u64),
+    TableElements(u64),
+    GrowthPages(u64),
+}
 
 impl fmt::Display for Exceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("oom")
+        match self {
+            Self::MemoryBytes(max) => write!(f, "oom: its memories may have {max} bytes together"),
+            Self::TableElements(max) => write!(f, "oom: its tables may have {max} elements together"),
+            Self::GrowthPages(max) => write!(f, "oom: its memories may grow by {max} pages of 64 KiB"),
+        }
     }
 }
 
@@ -40,7 +50,9 @@ impl std::error::Error for Exceeded {}
 /// Counts an instance's memory and tables.
 #[derive(Debug)]
 pub(crate) struct Meter {
+    memory_bytes_max: u64,
     memory_bytes_left: u64,
+    table_elements_max: u64,
     table_elements_left: u64,
     growth: Option<Growth>,
 }
@@ -56,7 +68,9 @@ impl Meter {
     pub(crate) fn new(limits: &Limits) -> Self {
         let growth = limits.growth_pages_max.map(u64::from);
         Self {
+            memory_bytes_max: limits.memory_bytes_max,
             memory_bytes_left: limits.memory_bytes_max,
+            table_elements_max: limits.table_elements_max,
             table_elements_left: limits.table_elements_max,
             growth: growth.map(|pages| Growth { pages_max: pages, pages_left: pages }),
         }
@@ -65,6 +79,11 @@ impl Meter {
     /// Instantiation will ask for this many pages on the host's own account.
     pub(crate) fn allow_pages(&mut self, pages: u64) {
         self.memory_bytes_left = self.memory_bytes_left.saturating_add(pages * PAGE_BYTES);
+        self.allow_growth(pages);
+    }
+
+    /// Instantiation will ask for this many pages that `max_pages` does not count.
+    pub(crate) fn allow_growth(&mut self, pages: u64) {
         if let Some(growth) = &mut self.growth {
             growth.pages_left = growth.pages_left.saturating_add(pages);
         }
@@ -93,12 +112,12 @@ impl ResourceLimiter for Meter {
         if let Some(growth) = &mut self.growth {
             match growth.pages_left.checked_sub(bytes.div_ceil(PAGE_BYTES)) {
                 Some(left) => growth.pages_left = left,
-                None => return Err(Exceeded.into()),
+                None => return Err(Exceeded::GrowthPages(growth.pages_max).into()),
             }
         }
         match self.memory_bytes_left.checked_sub(bytes) {
             Some(left) => self.memory_bytes_left = left,
-            None => return Err(Exceeded.into()),
+            None => return Err(Exceeded::MemoryBytes(self.memory_bytes_max).into()),
         }
         Ok(true)
     }
@@ -114,7 +133,7 @@ impl ResourceLimiter for Meter {
         }
         match self.table_elements_left.checked_sub((desired - current) as u64) {
             Some(left) => self.table_elements_left = left,
-            None => return Err(Exceeded.into()),
+            None => return Err(Exceeded::TableElements(self.table_elements_max).into()),
         }
         Ok(true)
     }
@@ -122,13 +141,39 @@ impl ResourceLimiter for Meter {
 
 /// Stops calls from outside. Clones stop the same call.
 #[derive(Debug, Clone, Default)]
-pub struct CancelHandle(Arc<AtomicBool>);
+pub struct CancelHandle(Arc<Cancelled>);
+
+#[derive(Debug, Default)]
+struct Cancelled {
+    /// What a guest that computes is stopped by.
+    requested: AtomicBool,
+    /// What one that waits is woken by.
+    wake: Notify,
+}
 
 impl CancelHandle {
     /// Ends the call in progress, if there is one, within a few milliseconds, as if its deadline had
-    /// passed. A later call is not affected.
+    /// passed, whether the guest computes or waits. A later call is not affected.
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.requested.store(true, Ordering::Relaxed);
+        self.0.wake.notify_waiters();
+    }
+
+    fn is_requested(&self) -> bool {
+        self.0.requested.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the call is cancelled.
+    pub(crate) async fn requested(&self) {
+        loop {
+            let mut wake = pin!(self.0.wake.notified());
+            // From here on a wake-up is not lost, so the flag may be looked at.
+            wake.as_mut().enable();
+            if self.is_requested() {
+                return;
+            }
+            wake.await;
+        }
     }
 }
 
@@ -143,14 +188,14 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    pub(crate) fn new(ticker: Arc<Ticker>, slow: Arc<AtomicBool>) -> Self {
-        Self { ticker, deadline_ms: None, pace: Pace::Inline, cancelled: CancelHandle::default(), slow }
+    pub(crate) fn new(ticker: Arc<Ticker>, slow: Arc<AtomicBool>, cancelled: CancelHandle) -> Self {
+        Self { ticker, deadline_ms: None, pace: Pace::Inline, cancelled, slow }
     }
 
     /// Sets the deadline of the call that begins now. Returns the ticks until [`Clock::due`] wants to
-    /// be asked.
-    pub(crate) fn begin(&mut self, deadline: Option<Duration>, pace: Pace) -> u64 {
-        self.cancelled.0.store(false, Ordering::Relaxed);
+    /// be asked. The ticker must be awake by then, since what it says while it sleeps is long past.
+    pub(crate) fn begin(&mut self, _running: &Running<'_>, deadline: Option<Duration>, pace: Pace) -> u64 {
+        self.cancelled.0.requested.store(false, Ordering::Relaxed);
         self.pace = pace;
         let now = self.ticker.now_ms();
         self.deadline_ms = deadline.map(|deadline| {
@@ -184,7 +229,7 @@ impl Clock {
     /// What wasmtime asks at the end of each slice.
     fn due(&mut self) -> wasmtime::Result<UpdateDeadline> {
         let expired = self.deadline_ms.is_some_and(|deadline| self.ticker.now_ms() >= deadline);
-        if expired || self.cancelled.0.load(Ordering::Relaxed) {
+        if expired || self.cancelled.is_requested() {
             return Err(Trap::Interrupt.into());
         }
         match self.pace {

@@ -113,7 +113,7 @@ impl Plugin {
     /// As [`Plugin::call`].
     pub async fn call_async(&self, export: &str, input: &[u8]) -> Result<Vec<u8>, Error> {
         let call = Call { export, input, deadline: self.admitted.deadline };
-        self.in_pool(call).await.map_err(|error| error.of(&self.admitted.name))
+        runtime::ambient(self.in_pool(call)).await.map_err(|error| error.of(&self.admitted.name))
     }
 
     /// An instance of one's own, whose memory and variables persist from call to call, also after a
@@ -143,7 +143,8 @@ impl Plugin {
         held: &mut Held,
         question: Question<'_, H>,
     ) -> Result<Verdict<H>, Error> {
-        self.verdict(held, question).await.map_err(|error| error.of(&self.admitted.name))
+        let verdict = runtime::ambient(self.verdict(held, question)).await;
+        verdict.map_err(|error| error.of(&self.admitted.name))
     }
 
     async fn verdict<H: Spoken>(
@@ -163,7 +164,8 @@ impl Plugin {
         };
         let input = H::encode(dialect, question.event, question.about)
             .map_err(|why| protocol(format!("cannot be shown this event: {why}")))?;
-        let call = Call { export, input: &input, deadline: question.deadline.or(self.admitted.deadline) };
+        let deadline = question.deadline.or(self.admitted.deadline);
+        let mut call = Call { export, input: &input, deadline };
         let decode = |output: &[u8]| {
             H::decode(dialect, question.event, output)
                 .map_err(|why| protocol(format!("returned no document of the dialect {dialect}: {why}")))
@@ -173,7 +175,8 @@ impl Plugin {
                 let (permit, mut guest) = match held.take() {
                     Some(kept) => kept,
                     None => {
-                        let permit = self.admitted.pool.permit(call.deadline).await?;
+                        let permit;
+                        (permit, call.deadline) = self.admitted.pool.permit(call.deadline).await?;
                         (permit, self.admitted.pool.take().await?)
                     }
                 };
@@ -192,9 +195,10 @@ impl Plugin {
         entries.iter().copied().find(|entry| self.has_export(entry))
     }
 
-    async fn in_pool(&self, call: Call<'_>) -> Result<Vec<u8>, Error> {
+    async fn in_pool(&self, mut call: Call<'_>) -> Result<Vec<u8>, Error> {
         let pool = &self.admitted.pool;
-        let _permit: Permit = pool.permit(call.deadline).await?;
+        let _permit: Permit;
+        (_permit, call.deadline) = pool.permit(call.deadline).await?;
         let mut guest = pool.take().await?;
         let report = guest.call(&pool.template, call).await;
         if report.fault.is_none() {
@@ -226,6 +230,10 @@ impl PluginInstance {
 
     /// As [`PluginInstance::call`], giving way while the guest waits or computes.
     pub async fn call_async(&mut self, export: &str, input: &[u8]) -> Report {
+        runtime::ambient(self.report(export, input)).await
+    }
+
+    async fn report(&mut self, export: &str, input: &[u8]) -> Report {
         if self.guest.is_spent()
             && let Err(error) = self.renew().await
         {
@@ -253,11 +261,7 @@ impl PluginInstance {
     /// A program has run to its end: the next call gets a new instance. Variables are gone, the
     /// configuration is not.
     async fn renew(&mut self) -> Result<(), Error> {
-        let config = self.guest.config();
-        let vars = self.guest.vars();
-        vars.clear();
-        self.guest = self.plugin.admitted.pool.template.instantiate(vars).await?;
-        self.guest.set_config(config);
+        self.guest = self.plugin.admitted.pool.template.succeed(self.guest.heritage()).await?;
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cardan_api::{Fault, InstanceMode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
@@ -59,10 +59,14 @@ impl Pool {
         })
     }
 
-    /// Waits for the right to an instance, at most as long as the call may take.
-    pub(crate) async fn permit(&self, deadline: Option<Duration>) -> Result<Permit, Error> {
+    /// Waits for the right to an instance, at most as long as the call may take. Returns what is left of
+    /// that time.
+    pub(crate) async fn permit(
+        &self,
+        deadline: Option<Duration>,
+    ) -> Result<(Permit, Option<Duration>), Error> {
         match self.permits.clone().try_acquire_owned() {
-            Ok(permit) => return Ok(Permit(permit)),
+            Ok(permit) => return Ok((Permit(permit), deadline)),
             Err(TryAcquireError::NoPermits) => {}
             Err(TryAcquireError::Closed) => return Err(Error::host("the plugin's instances are gone")),
         }
@@ -72,9 +76,12 @@ impl Pool {
                 "all instances of the plugin are in use; raise instances_max to allow more",
             )
         };
+        let since = Instant::now();
         let waited = tokio::time::timeout(deadline.unwrap_or(WAIT_MAX), self.permits.clone().acquire_owned());
         match waited.await {
-            Ok(Ok(permit)) => Ok(Permit(permit)),
+            Ok(Ok(permit)) => {
+                Ok((Permit(permit), deadline.map(|deadline| deadline.saturating_sub(since.elapsed()))))
+            }
             Ok(Err(_)) | Err(_) => Err(busy()),
         }
     }
@@ -83,10 +90,14 @@ impl Pool {
     pub(crate) async fn take(&self) -> Result<Guest, Error> {
         let ready = lock(&self.ready).pop();
         self.ask_for_more();
-        match ready {
-            Some(guest) => Ok(guest),
-            None => self.template.instantiate(self.vars.clone()).await,
+        if let Some(guest) = ready {
+            return Ok(guest);
         }
+        let made = self.template.instantiate(self.vars.clone()).await;
+        if made.as_ref().is_err_and(|error| error.fault() == Fault::Busy) && self.clear_spent() {
+            return self.template.instantiate(self.vars.clone()).await;
+        }
+        made
     }
 
     /// Takes an instance back after a call that went well.
@@ -108,10 +119,19 @@ impl Pool {
         }
     }
 
-    /// Adds an instance made at load.
+    /// Adds an instance made at load, if instances are wanted ahead of calls at all: the instances of
+    /// plugins that nobody calls would be missing where somebody does.
     pub(crate) fn stock(&self, guest: Guest) {
-        lock(&self.ready).push(guest);
-        self.ask_for_more();
+        if self.ready_wanted > 0 {
+            lock(&self.ready).push(guest);
+            self.ask_for_more();
+        }
+    }
+
+    /// Clears used instances away. Returns whether there were any.
+    fn clear_spent(&self) -> bool {
+        let spent = std::mem::take(&mut *lock(&self.spent));
+        !spent.is_empty()
     }
 
     /// How many instances wait to be called.
@@ -132,8 +152,7 @@ impl Pool {
 impl Nursed for Pool {
     fn tend(&self) {
         self.asked.store(false, Ordering::Relaxed);
-        let spent = std::mem::take(&mut *lock(&self.spent));
-        drop(spent);
+        self.clear_spent();
         while lock(&self.ready).len() < self.ready_wanted {
             match runtime::block_on(self.template.instantiate(self.vars.clone())) {
                 Ok(guest) => lock(&self.ready).push(guest),

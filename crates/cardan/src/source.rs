@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use crate::Error;
+use crate::abi::extism::COMPONENT_GIVEN;
 use crate::abi::extism::manifest::{Manifest, hex};
 
 /// Where a plugin comes from.
@@ -59,8 +60,6 @@ impl From<Manifest> for Source {
 pub(crate) enum Content {
     /// A core module, binary.
     Module(Vec<u8>),
-    /// A component, binary.
-    Component,
     /// A manifest that names modules.
     Manifest(Box<Manifest>),
 }
@@ -93,7 +92,7 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
             std::io::ErrorKind::IsADirectory => "is a directory".to_owned(),
             _ => error.to_string(),
         };
-        Error::source(format!("unable to load Wasm file {path:?}: {why}"))
+        Error::source(format!("Unable to load Wasm file {path:?}: {why}"))
     })
 }
 
@@ -102,7 +101,7 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
 pub fn file_digest(path: &Path) -> Option<String> {
     match Content::recognise(std::fs::read(path).ok()?).ok()? {
         Content::Module(bytes) => Some(hex(&Sha256::digest(&bytes))),
-        Content::Component | Content::Manifest(_) => None,
+        Content::Manifest(_) => None,
     }
 }
 
@@ -110,19 +109,25 @@ impl Content {
     /// Tells what bytes are by their beginning, in the order of Extism's reference: binary, text, and
     /// otherwise a manifest.
     pub(crate) fn recognise(bytes: Vec<u8>) -> Result<Self, Error> {
-        if bytes.starts_with(b"\0asm") {
-            return Ok(match wasmparser::Parser::is_component(&bytes) {
-                true => Self::Component,
-                false => Self::Module(bytes),
-            });
-        }
-        if is_text_module(&bytes) {
-            let module = wat::parse_bytes(&bytes).map_err(|error| Error::format(error.to_string()))?;
-            return Ok(Self::Module(module.into_owned()));
+        if bytes.starts_with(b"\0asm") || is_text_module(&bytes) {
+            return module(bytes).map(Self::Module);
         }
         let text = String::from_utf8(bytes).map_err(|_| Error::format("input bytes aren't valid utf-8"))?;
         Ok(Self::Manifest(Box::new(Manifest::parse(&text)?)))
     }
+}
+
+/// The binary form of what can only be a module, binary or text.
+pub(crate) fn module(bytes: Vec<u8>) -> Result<Vec<u8>, Error> {
+    let binary = if bytes.starts_with(b"\0asm") {
+        bytes
+    } else {
+        wat::parse_bytes(&bytes).map_err(|error| Error::format(error.to_string()))?.into_owned()
+    };
+    if wasmparser::Parser::is_component(&binary) {
+        return Err(Error::format(COMPONENT_GIVEN));
+    }
+    Ok(binary)
 }
 
 /// `(module`, blanks allowed in between, or a comment.

@@ -14,7 +14,7 @@ use cardan_api::http::{
 };
 use cardan_api::{Attributes, Flow, Hook, Phase, Verdict};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -175,9 +175,8 @@ struct EditsDocument {
 }
 
 /// A body: exactly one of the three.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[schemars(rename = "VerdictBody")]
+#[derive(Debug, JsonSchema)]
+#[schemars(rename = "VerdictBody", rename_all = "lowercase")]
 enum NewBody {
     /// Any JSON value.
     Json(#[schemars(with = "Value")] Box<RawValue>),
@@ -185,6 +184,32 @@ enum NewBody {
     Text(String),
     /// Standard alphabet, padded.
     Base64(String),
+}
+
+// By hand, since serde says of a second key of an enum no more than "expected value".
+impl<'de> Deserialize<'de> for NewBody {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Keys {
+            #[serde(default, deserialize_with = "present")]
+            json: Option<Box<RawValue>>,
+            text: Option<String>,
+            base64: Option<String>,
+        }
+        let keys = Keys::deserialize(deserializer)?;
+        match (keys.json, keys.text, keys.base64) {
+            (Some(json), None, None) => Ok(Self::Json(json)),
+            (None, Some(text), None) => Ok(Self::Text(text)),
+            (None, None, Some(base64)) => Ok(Self::Base64(base64)),
+            _ => Err(de::Error::custom("a body has exactly one of the keys `json`, `text` and `base64`")),
+        }
+    }
+}
+
+/// A value that is there, `null` included.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// A verdict as it is read: every key there is, so that the document is read in one pass and bodies are

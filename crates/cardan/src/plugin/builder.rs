@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cardan_api::http::{HttpComplete, HttpRequest, HttpResponse};
-use cardan_api::{Capability, Hook, InstanceMode, Limits};
+use cardan_api::{Capability, Fault, Hook, InstanceMode, Limits};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -15,7 +15,8 @@ use crate::abi::extism::manifest::{MAIN, Manifest, NamedModule, hex};
 use crate::abi::extism::{self, GuestOutput, Linking, Template, inspect};
 use crate::dialect::{self, Dialect, Spoken};
 use crate::engine::Engine;
-use crate::grants::{HostList, HttpExchange, HttpFailure, HttpGrant, LogSink, TracingLog};
+use crate::error::ErrorKind;
+use crate::grants::{HostList, HttpExchange, HttpGrant, LogSink, NoClient, TracingLog};
 use crate::host_function::HostFunction;
 use crate::pool::{Pool, PoolPlan};
 use crate::source::{Content, Source};
@@ -186,7 +187,6 @@ impl PluginBuilder {
     fn modules(&mut self) -> Result<Vec<NamedModule>, Error> {
         match std::mem::replace(&mut self.source, Source::Bytes(Vec::new())).read()? {
             Content::Module(bytes) => Ok(vec![NamedModule { name: MAIN.to_owned(), bytes }]),
-            Content::Component => Err(Error::format(extism::COMPONENT_GIVEN)),
             Content::Manifest(manifest) => self.adopt(&manifest),
         }
     }
@@ -200,15 +200,14 @@ impl PluginBuilder {
             let found = &inspection.digest;
             return Err(Error::source(format!("Hash mismatch, found {found} but expected {expected}")));
         }
-        let http = match (self.engine.http(), &self.allowed_hosts) {
-            (Some(client), Some(hosts)) if !hosts.is_empty() => Some(HttpGrant {
-                client: client.clone(),
-                hosts: HostList::new(hosts.iter().cloned()),
-                response_bytes_max: self.limits.http_response_bytes_max,
-            }),
-            _ => None,
-        };
+        let hosts = self.allowed_hosts.take().filter(|hosts| !hosts.is_empty());
+        let http = hosts.map(|hosts| HttpGrant {
+            client: self.engine.http().cloned().unwrap_or_else(|| Arc::new(NoClient)),
+            hosts: HostList::new(hosts),
+            response_bytes_max: self.limits.http_response_bytes_max,
+        });
         let deadline = self.limits.deadline;
+        let budgeted = self.limits.growth_pages_max.is_some();
         let plan = PoolPlan {
             mode: self.mode,
             instances_max: self.limits.instances_max,
@@ -230,7 +229,14 @@ impl PluginBuilder {
         if pool.template.is_command() {
             runtime::block_on(pool.template.check_command())?;
         } else {
-            pool.stock(runtime::block_on(pool.template.instantiate(pool.vars.clone()))?);
+            match runtime::block_on(pool.template.instantiate(pool.vars.clone())) {
+                Ok(guest) => pool.stock(guest),
+                // As in the reference, a `max_pages` that main does not fit is the first call's failure.
+                Err(error) if budgeted && error.kind() == ErrorKind::Start(Fault::Memory) => {
+                    tracing::warn!(plugin = %name, %error, "every call will fail");
+                }
+                Err(error) => return Err(error),
+            }
         }
         let dialect = inspection.dialect;
         let admitted = Admitted { name: name.clone(), mode: plan.mode, deadline, dialect, inspection, pool };
@@ -327,14 +333,11 @@ fn capabilities(imports: &[Import]) -> Vec<Capability> {
 fn fetch(engine: &Engine, request: HttpExchange) -> Result<Vec<u8>, Error> {
     let url = request.url.clone();
     let fail = |why: String| Error::source(format!("unable to fetch {url}: {why}"));
-    let Some(client) = engine.http() else {
-        return Err(fail("this engine was made without an HTTP client".to_owned()));
-    };
-    match runtime::block_on(client.send(request)) {
+    let client = engine.http().cloned().unwrap_or_else(|| Arc::new(NoClient));
+    let grant = HttpGrant { client, hosts: HostList::all(), response_bytes_max: request.response_bytes_max };
+    match runtime::block_on(grant.fetch(request)) {
         Ok(reply) if (200..300).contains(&reply.status) => Ok(reply.body),
         Ok(reply) => Err(fail(format!("the server answered with status {}", reply.status))),
-        Err(HttpFailure::Timeout) => Err(fail("timeout".to_owned())),
-        Err(HttpFailure::TooLarge) => Err(fail("the module is too large".to_owned())),
-        Err(HttpFailure::Other(why)) => Err(fail(why)),
+        Err(refusal) => Err(fail(refusal.to_string())),
     }
 }

@@ -1,3 +1,8 @@
-//! The runtime through its public interface, with real WebAssembly.
+//! The runtime through its public interface, with real WebAssembly. A module per topic, a `check` per
+//! boundary, a row per case.
 
-mod smoke;
+mod support;
+
+mod codes;
+mod features;
+mod hostile;

@@ -1,22 +1,27 @@
 //! A live instance, and one call to it.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cardan_api::Fault;
-use wasmtime::{Instance, ModuleExport, Store, TypedFunc, WasmParams, WasmResults};
+use wasmtime::{Func, Instance, ModuleExport, Store, TypedFunc, Val, WasmParams, WasmResults};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 use super::codec::{self, Report};
 use super::kernel::Kernel;
-use super::link::{Export, Shape, Shared, Template};
+use super::link::{Export, Heritage, Shape, Shared, Template};
 use super::vars::Vars;
 use crate::limits::{CancelHandle, Clock, Meter, Metered, Pace};
 
 /// How much longer than its deadline a waiting call may take: the clock's own resolution, twice.
 const DEADLINE_SLACK: Duration = Duration::from_millis(2);
+/// Guests that may be inside of one another on one thread: an embedder's function may call a plugin,
+/// whose call may end in the same function, and every level takes some of the thread's stack.
+const NESTED_MAX: u32 = 16;
 
 /// What a store of this convention holds.
 pub(crate) struct State {
@@ -78,8 +83,18 @@ impl Guest {
         let Some(export) = template.export(call.export) else {
             return Report::refused(Fault::Protocol, format!("Function not found: {}", call.export));
         };
+        if Nested::depth() >= NESTED_MAX {
+            return Report::refused(
+                Fault::Busy,
+                format!("more than {NESTED_MAX} calls inside of each other"),
+            );
+        }
         let pace = template.pace();
-        let slice = self.store.data_mut().clock.begin(call.deadline, pace);
+        // A call inside of another has a stack of its own, since the other one's is not endless.
+        let pace = if Nested::depth() > 0 { Pace::Suspendable } else { pace };
+        let ticker = self.store.data().clock.ticker().clone();
+        let running = ticker.enter();
+        let slice = self.store.data_mut().clock.begin(&running, call.deadline, pace);
         self.store.set_epoch_deadline(slice);
         if let Some(fuel) = template.shared().limits.fuel
             && let Err(error) = self.store.set_fuel(fuel)
@@ -90,49 +105,66 @@ impl Guest {
             Ok(true) => {}
             Ok(false) => return Report::refused(Fault::Memory, "failed to allocate extism memory"),
             Err(error) if codec::classify(&error) == Fault::Memory => {
-                return Report::refused(Fault::Memory, "oom");
+                return Report::refused(Fault::Memory, "failed to allocate extism memory");
             }
             Err(error) => return Report::refused(Fault::Host, codec::text(&error)),
         }
         let result = self.run(export, pace).await;
-        self.spent = call.export == "_start";
+        if call.export == "_start" {
+            self.spent = true;
+            self.store.data().vars.clear();
+        }
         Report::read(&self.store, self.kernel, result, template.shared().limits.output_bytes_max)
     }
 
     async fn run(&mut self, export: &Export, pace: Pace) -> wasmtime::Result<i32> {
         let refused = |why: String| Err(wasmtime::Error::msg(why));
         match export.shape {
-            Shape::Unit => self.enter::<(), ()>(export.id, (), pace).await.map(|()| 0),
-            Shape::Code => self.enter::<(), i32>(export.id, (), pace).await,
+            Shape::Unit => self.invoke::<(), ()>(export.id, (), pace).await.map(|()| 0),
+            Shape::Code => self.invoke::<(), i32>(export.id, (), pace).await,
             Shape::Results(n) => {
                 refused(format!("Function {} has {n} results, expected 0 or 1", export.name))
             }
             Shape::Parameters(n) => refused(format!("expected {n} arguments, got 0")),
             Shape::OtherResult => {
-                refused(format!("Function {} returns neither nothing nor an i32", export.name))
+                // As the reference does it: the function runs, what it returns is lost.
+                let function = self.function(export.id)?;
+                let mut lost = [Val::I32(0)];
+                let wait = Wait::of(&self.store);
+                wait.within(function.call_async(&mut self.store, &[], &mut lost)).await.map(|()| -1)
             }
         }
     }
 
-    /// Calls one function of the guest, on this stack or on one of its own.
-    pub(super) async fn enter<P, R>(&mut self, id: ModuleExport, params: P, pace: Pace) -> wasmtime::Result<R>
+    /// Calls one function of the guest, on this stack or on one of its own. The clock has to run.
+    pub(super) async fn invoke<P, R>(
+        &mut self,
+        id: ModuleExport,
+        params: P,
+        pace: Pace,
+    ) -> wasmtime::Result<R>
     where
         P: WasmParams + Sync,
         R: WasmResults + Sync,
     {
-        let function =
-            self.main.get_module_export(&mut self.store, &id).and_then(wasmtime::Extern::into_func);
-        let function = function.ok_or_else(|| wasmtime::format_err!("a function is gone from its module"))?;
-        let function: TypedFunc<P, R> = function.typed(&self.store)?;
-        let ticker = self.store.data().clock.ticker().clone();
-        let _running = ticker.enter();
+        let function: TypedFunc<P, R> = self.function(id)?.typed(&self.store)?;
         match pace {
-            Pace::Inline => function.call(&mut self.store, params),
+            Pace::Inline => {
+                let _nested = Nested::enter();
+                function.call(&mut self.store, params)
+            }
             Pace::Suspendable => {
-                let left = self.store.data().clock.left().filter(|_| self.store.data().shared.may_wait);
-                within(left, function.call_async(&mut self.store, params)).await
+                let wait = Wait::of(&self.store);
+                wait.within(function.call_async(&mut self.store, params)).await
             }
         }
+    }
+
+    fn function(&mut self, id: ModuleExport) -> wasmtime::Result<Func> {
+        self.main
+            .get_module_export(&mut self.store, &id)
+            .and_then(wasmtime::Extern::into_func)
+            .ok_or_else(|| wasmtime::format_err!("a function is gone from its module"))
     }
 
     pub(crate) fn cancel_handle(&self) -> CancelHandle {
@@ -143,12 +175,10 @@ impl Guest {
         self.store.data_mut().config = config;
     }
 
-    pub(crate) fn config(&self) -> Arc<BTreeMap<String, String>> {
-        self.store.data().config.clone()
-    }
-
-    pub(crate) fn vars(&self) -> Arc<Vars> {
-        self.store.data().vars.clone()
+    /// What the instance in this one's place will share with it.
+    pub(crate) fn heritage(&self) -> Heritage {
+        let State { vars, config, .. } = self.store.data();
+        Heritage { vars: vars.clone(), config: config.clone(), cancelled: self.cancel_handle() }
     }
 
     /// Whether the next call needs another instance.
@@ -157,16 +187,65 @@ impl Guest {
     }
 }
 
-/// Waits for a guest that may itself be waiting, where no epoch interrupts it.
-pub(super) async fn within<T>(
-    left: Option<Duration>,
-    future: impl Future<Output = wasmtime::Result<T>>,
-) -> wasmtime::Result<T> {
-    match left {
-        None => future.await,
-        Some(left) => match tokio::time::timeout(left + DEADLINE_SLACK, future).await {
-            Ok(result) => result,
-            Err(_) => Err(wasmtime::Trap::Interrupt.into()),
-        },
+/// How a guest on a stack of its own is waited for.
+pub(super) struct Wait {
+    /// Only for a guest that may itself wait, where no epoch interrupts it.
+    interruption: Option<(Option<Duration>, CancelHandle)>,
+}
+
+impl Wait {
+    pub(super) fn of(store: &Store<State>) -> Self {
+        let State { shared, clock, .. } = store.data();
+        Self { interruption: shared.may_wait.then(|| (clock.left(), clock.cancel_handle())) }
     }
+
+    /// Waits for `future`, at most until the deadline or until the call is cancelled.
+    pub(super) async fn within<T, E: From<wasmtime::Error>>(
+        self,
+        future: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let mut future = pin!(future);
+        let guest = std::future::poll_fn(move |context| {
+            let _nested = Nested::enter();
+            future.as_mut().poll(context)
+        });
+        let Some((left, cancelled)) = self.interruption else { return guest.await };
+        let deadline = async {
+            match left {
+                Some(left) => tokio::time::sleep(left + DEADLINE_SLACK).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // The guest first: most often it is ready at once.
+            biased;
+            result = guest => result,
+            () = deadline => Err(wasmtime::Error::from(wasmtime::Trap::Interrupt).into()),
+            () = cancelled.requested() => Err(wasmtime::Error::from(wasmtime::Trap::Interrupt).into()),
+        }
+    }
+}
+
+/// Held while a guest is on this thread's stack.
+struct Nested;
+
+impl Nested {
+    fn enter() -> Self {
+        DEPTH.set(DEPTH.get() + 1);
+        Self
+    }
+
+    fn depth() -> u32 {
+        DEPTH.get()
+    }
+}
+
+impl Drop for Nested {
+    fn drop(&mut self) {
+        DEPTH.set(DEPTH.get() - 1);
+    }
+}
+
+thread_local! {
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
 }

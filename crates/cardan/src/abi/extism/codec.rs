@@ -1,16 +1,21 @@
 //! What a finished call means: Extism's return codes, errors and output.
 
 use cardan_api::Fault;
-use wasmtime::Trap;
+use wasmtime::{GcHeapOutOfMemory, Trap};
 use wasmtime_wasi::I32Exit;
 
 use super::call::State;
 use super::kernel::Kernel;
+use super::vars::VarError;
+use crate::engine;
 use crate::grants::HttpRefusal;
+use crate::host_function::Failed;
 use crate::limits::Exceeded;
 
 /// Return code of a trap or a timeout.
 const TRAP_CODE: i32 = 134;
+/// Longest text of an error that is taken from a guest; what is beyond is cut off.
+const ERROR_BYTES_MAX: usize = 1 << 20;
 
 /// Everything one call to an Extism export brought, with the values of Extism's own interface: code and
 /// error are independent of each other, and there may be output beside either.
@@ -41,15 +46,19 @@ impl Report {
         output_bytes_max: u64,
     ) -> Self {
         let output = kernel.output(store);
-        if output.len() as u64 > output_bytes_max {
-            let length = output.len();
-            return Self::refused(
-                Fault::Memory,
-                format!("output of {length} bytes is over the limit of {output_bytes_max}"),
-            );
-        }
-        let output = output.to_vec();
-        let reported = kernel.error(store).map(|error| String::from_utf8_lossy(error).into_owned());
+        let length = output.len();
+        let output = match length as u64 <= output_bytes_max {
+            true => output.to_vec(),
+            false if result.is_ok() => {
+                return Self::refused(
+                    Fault::Memory,
+                    format!("output of {length} bytes is over the limit of {output_bytes_max}"),
+                );
+            }
+            // A failed call has a better error to show.
+            false => Vec::new(),
+        };
+        let reported = kernel.error(store).map(error_text);
         match (result, reported) {
             (Ok(code), error) => {
                 let failed = code != 0 || error.is_some();
@@ -67,6 +76,17 @@ impl Report {
     }
 }
 
+/// The guest's words, made text and cut to a length that can be passed around.
+fn error_text(bytes: &[u8]) -> String {
+    match bytes.get(..ERROR_BYTES_MAX) {
+        Some(begin) if begin.len() < bytes.len() => {
+            let more = bytes.len() - begin.len();
+            format!("{}... ({more} bytes more)", String::from_utf8_lossy(begin))
+        }
+        _ => String::from_utf8_lossy(bytes).into_owned(),
+    }
+}
+
 /// Code and text for a call that ended in an error the guest did not report itself.
 fn failure(cause: &wasmtime::Error) -> (i32, Option<String>) {
     if let Some(exit) = cause.downcast_ref::<I32Exit>() {
@@ -76,7 +96,7 @@ fn failure(cause: &wasmtime::Error) -> (i32, Option<String>) {
             _ => (-1, Some(text(cause))),
         };
     }
-    if cause.is::<Exceeded>() {
+    if is_out_of_memory(cause) {
         return (-1, Some("oom".to_owned()));
     }
     match cause.downcast_ref::<Trap>() {
@@ -90,8 +110,20 @@ fn failure(cause: &wasmtime::Error) -> (i32, Option<String>) {
 
 /// The fault an error counts as.
 pub(super) fn classify(cause: &wasmtime::Error) -> Fault {
-    if cause.is::<Exceeded>() {
+    if is_out_of_memory(cause) {
         return Fault::Memory;
+    }
+    if engine::is_pool_full(cause) {
+        return Fault::Busy;
+    }
+    if cause.is::<Failed>() {
+        return Fault::Host;
+    }
+    if let Some(error) = cause.downcast_ref::<VarError>() {
+        return match error {
+            VarError::Disabled => Fault::Denied,
+            VarError::Full => Fault::Memory,
+        };
     }
     if let Some(refusal) = cause.downcast_ref::<HttpRefusal>() {
         return match refusal {
@@ -107,6 +139,10 @@ pub(super) fn classify(cause: &wasmtime::Error) -> Fault {
         None if cause.is::<I32Exit>() => Fault::Trap,
         None => Fault::Protocol,
     }
+}
+
+fn is_out_of_memory(cause: &wasmtime::Error) -> bool {
+    cause.is::<Exceeded>() || cause.is::<GcHeapOutOfMemory<()>>()
 }
 
 fn is_timeout(cause: &wasmtime::Error) -> bool {

@@ -21,10 +21,10 @@ use wasm_encoder::{
     ExportKind, ExportSection, Function, FunctionSection, GlobalSection, GlobalType, ImportSection,
     Instruction, MemArg, MemorySection, Module, TableSection, TagSection, TypeSection, ValType,
 };
-use wasmparser::{ExternalKind, FunctionBody, KnownCustom, Operator, Parser, Payload, TypeRef};
+use wasmparser::{ExternalKind, FuncType, FunctionBody, KnownCustom, Operator, Parser, Payload, TypeRef};
 
 /// Bump when the output changes for the same input: it is part of the compile cache's key.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// The import module the kernel stands in for.
 pub(super) const ENV: &str = "extism:host/env";
@@ -118,8 +118,8 @@ struct Shape {
     kernel_function: u32,
     kernel_type: u32,
     kernel_memory: u32,
-    /// Parameters of each function type, and the type of each function the guest defines.
-    parameters: Vec<Option<u32>>,
+    /// The guest's types, those of functions at least, and the type of each function it defines.
+    types: Vec<Option<FuncType>>,
     defined: Vec<u32>,
     kernel_types: u32,
     reserve: Option<Reserve>,
@@ -142,13 +142,19 @@ struct Reserve {
 /// What [`Shape::read`] counts on its way through a module.
 #[derive(Default)]
 struct Census {
-    imports: Vec<(String, String)>,
+    imports: Vec<FunctionImport>,
     imported_globals: u32,
     globals: u32,
     imported_memories: u32,
     memories: Vec<wasmparser::MemoryType>,
-    types: Vec<Option<u32>>,
+    types: Vec<Option<FuncType>>,
     defined: Vec<u32>,
+}
+
+struct FunctionImport {
+    module: String,
+    name: String,
+    ty: u32,
 }
 
 impl Census {
@@ -160,9 +166,7 @@ impl Census {
                     for group in section {
                         for ty in group?.types() {
                             census.types.push(match &ty.composite_type.inner {
-                                wasmparser::CompositeInnerType::Func(ty) => {
-                                    Some(u32::try_from(ty.params().len()).unwrap_or(u32::MAX))
-                                }
+                                wasmparser::CompositeInnerType::Func(ty) => Some(ty.clone()),
                                 _ => None,
                             });
                         }
@@ -196,9 +200,11 @@ impl Census {
 
     fn import(&mut self, import: wasmparser::Import<'_>) -> Result<(), Unfusable> {
         match import.ty {
-            TypeRef::Func(_) | TypeRef::FuncExact(_) => {
-                self.imports.push((import.module.to_owned(), import.name.to_owned()));
-            }
+            TypeRef::Func(ty) | TypeRef::FuncExact(ty) => self.imports.push(FunctionImport {
+                module: import.module.to_owned(),
+                name: import.name.to_owned(),
+                ty,
+            }),
             TypeRef::Global(_) => self.imported_globals += 1,
             TypeRef::Memory(_) => self.imported_memories += 1,
             TypeRef::Table(_) | TypeRef::Tag(_) => {}
@@ -213,9 +219,18 @@ impl Shape {
         let kernel = Census::take(&KERNEL)?;
         let count = |n: usize| u32::try_from(n).map_err(|_| Unfusable("it is too large".to_owned()));
 
-        let replaced = |import: &(String, String)| {
-            import.0 == ENV && is_kernel_function(&import.1) && !plan.shadowed.contains(&import.1)
+        let replaced = |import: &FunctionImport| {
+            import.module == ENV && is_kernel_function(&import.name) && !plan.shadowed.contains(&import.name)
         };
+        for import in guest.imports.iter().filter(|import| replaced(import)) {
+            // The linker knows best how to say what does not match.
+            let function = KERNEL_EXPORTS[&import.name] as usize;
+            let ours = kernel.defined.get(function).and_then(|&ty| kernel.types.get(ty as usize)?.as_ref());
+            let theirs = guest.types.get(import.ty as usize).and_then(Option::as_ref);
+            if ours != theirs {
+                return Err(Unfusable(format!("it imports {} with another type", import.name)));
+            }
+        }
         let kept = count(guest.imports.iter().filter(|import| !replaced(import)).count())?;
         let kernel_function = kept + count(guest.defined.len())?;
         let mut next = 0;
@@ -224,7 +239,7 @@ impl Shape {
             .iter()
             .map(|import| {
                 if replaced(import) {
-                    kernel_function + KERNEL_EXPORTS[&import.1]
+                    kernel_function + KERNEL_EXPORTS[&import.name]
                 } else {
                     next += 1;
                     next - 1
@@ -241,9 +256,9 @@ impl Shape {
             kernel_function,
             kernel_type: count(guest.types.len())?,
             kernel_memory: guest.imported_memories + count(guest.memories.len())?,
-            parameters: guest.types,
-            defined: guest.defined,
             kernel_types: count(kernel.types.len())?,
+            types: guest.types,
+            defined: guest.defined,
             reserve,
         })
     }
@@ -516,12 +531,15 @@ impl Guest<'_> {
     ) -> Result<(), Unfusable> {
         let mut locals = Vec::new();
         let ty = self.shape.defined.get(index).copied().unwrap_or_default();
-        let mut count = self.shape.parameters.get(ty as usize).copied().flatten().unwrap_or_default();
+        let ty = self.shape.types.get(ty as usize).and_then(Option::as_ref);
+        let mut count = ty.map_or(0, |ty| u32::try_from(ty.params().len()).unwrap_or(u32::MAX));
         for pair in body.get_locals_reader()? {
             let (n, ty) = pair?;
             count = count.saturating_add(n);
             locals.push((n, self.val_type(ty)?));
         }
+        // More locals than there may be are for the validator to refuse.
+        let count = count.min(u32::MAX - 2);
         let scratch = Scratch { address: count, word: count + 1, byte: count + 2 };
         if self.uses_kernel(body)? {
             locals.extend([(2, ValType::I64), (1, ValType::I32)]);

@@ -9,10 +9,12 @@ use super::call::State;
 use super::fuse::ENV;
 use crate::Error;
 use crate::grants::{HttpExchange, HttpRefusal, LogLevel};
-use crate::host_function::{Body, HostCall, HostFunction};
+use crate::host_function::{Body, Failed, HostCall, HostFunction};
 
 /// What `get_log_level` answers when nothing is logged.
 const LOGGING_OFF: i32 = i32::MAX;
+/// Longest log line; what is beyond is cut off.
+const LOG_BYTES_MAX: usize = 64 << 10;
 
 /// Names defined here, for admission.
 pub(super) const NAMES: [&str; 12] = [
@@ -90,7 +92,7 @@ pub(super) fn define_user(linker: &mut Linker<State>, functions: &[HostFunction]
                 let body = body.clone();
                 linker.func_new(module, name, ty, move |mut caller, params, results| {
                     let input = take_argument(&mut caller, params)?;
-                    let output = body(&input).map_err(wasmtime::Error::msg)?;
+                    let output = body(&input).map_err(Failed)?;
                     give_result(&mut caller, &output, results)
                 })
             }
@@ -100,7 +102,7 @@ pub(super) fn define_user(linker: &mut Linker<State>, functions: &[HostFunction]
                     let body = body.clone();
                     Box::new(async move {
                         let input = take_argument(&mut caller, params)?;
-                        let output = body(input).await.map_err(wasmtime::Error::msg)?;
+                        let output = body(input).await.map_err(Failed)?;
                         give_result(&mut caller, &output, results)
                     })
                 })
@@ -181,6 +183,11 @@ fn log(mut caller: Caller<'_, State>, level: LogLevel, handle: u64) -> wasmtime:
         return Ok(());
     }
     match String::from_utf8(take(&mut caller, handle)?) {
+        Ok(text) if text.len() > LOG_BYTES_MAX => {
+            let begin = &text[..text.floor_char_boundary(LOG_BYTES_MAX)];
+            let more = text.len() - begin.len();
+            shared.log.line(level, &format!("{begin}... ({more} bytes more)"));
+        }
         Ok(text) => shared.log.line(level, &text),
         Err(error) => shared.log.line(LogLevel::Error, &format!("log message is not UTF-8: {error}")),
     }
@@ -205,15 +212,13 @@ struct Request {
 
 fn http_request_denied(mut caller: Caller<'_, State>, request: u64, body: u64) -> wasmtime::Result<u64> {
     let request = read_request(&mut caller, request, body)?;
-    let host = request.url.host_str().unwrap_or_default().to_owned();
-    Err(HttpRefusal::NotAllowed { host }.into())
+    Err(HttpRefusal::NotAllowed(request.url).into())
 }
 
 async fn http_request(mut caller: Caller<'_, State>, request: u64, body: u64) -> wasmtime::Result<u64> {
     let request = read_request(&mut caller, request, body)?;
     let Some(grant) = caller.data().shared.http.clone() else {
-        let host = request.url.host_str().unwrap_or_default().to_owned();
-        return Err(HttpRefusal::NotAllowed { host }.into());
+        return Err(HttpRefusal::NotAllowed(request.url).into());
     };
     let reply = grant.fetch(request).await?;
     let keep_headers = caller.data().shared.http_headers;

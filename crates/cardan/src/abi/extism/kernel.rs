@@ -84,10 +84,7 @@ impl Kernel {
     }
 
     fn bump(self, mut store: impl AsContextMut, size: u64) -> wasmtime::Result<u64> {
-        let position = match get(self.memory.data(&store), POSITION) {
-            0 => VISIBLE,
-            position => position,
-        };
+        let position = get(self.memory.data(&store), POSITION).max(VISIBLE);
         let Some(end) = position.checked_add(HEADER + size).filter(|&end| end <= END_MAX) else {
             return Ok(0);
         };
@@ -161,10 +158,7 @@ impl Kernel {
 }
 
 fn reset(bytes: &mut [u8]) {
-    let used = match get(bytes, POSITION) {
-        0 => index(VISIBLE),
-        used => index(used).min(bytes.len()),
-    };
+    let used = index(get(bytes, POSITION).max(VISIBLE)).min(bytes.len());
     bytes[..used].fill(0);
 }
 

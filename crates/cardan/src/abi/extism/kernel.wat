@@ -93,11 +93,13 @@
   (func $bump (param $size i64) (result i64)
     (local $p i64) (local $end i64)
     (local.set $p (i64.load (i32.const 8)))
-    (if (i64.eqz (local.get $p))
+    (if (i64.lt_u (local.get $p) (i64.const 512))
       (then (local.set $p (i64.const 512))))
-    (local.set $p (i64.add (local.get $p) (i64.const 16)))
-    (local.set $end (i64.add (local.get $p) (local.get $size)))
-    (if (i64.gt_u (local.get $end) (i64.const 0xfffffff8))
+    (local.set $end (i64.add (i64.add (local.get $p) (i64.const 16)) (local.get $size)))
+    ;; The first is true only of a position that the guest has overwritten.
+    (if (i32.or
+          (i64.gt_u (local.get $p) (i64.const 0xfffffff8))
+          (i64.gt_u (local.get $end) (i64.const 0xfffffff8)))
       (then (return (i64.const 0))))
     (if (i64.gt_u (local.get $end) (call $bytes))
       (then
@@ -109,6 +111,7 @@
                     (i64.const 16))))
               (i32.const -1))
           (then (return (i64.const 0))))))
+    (local.set $p (i64.add (local.get $p) (i64.const 16)))
     (i64.store (i32.const 8) (local.get $end))
     (i32.store
       (i32.sub (call $at (local.get $p)) (i32.const 8))
@@ -230,11 +233,9 @@
   (func $reset (export "reset")
     (local $used i64)
     (local.set $used (i64.load (i32.const 8)))
-    (if (i64.eqz (local.get $used))
-      (then
-        ;; Nothing was allocated, but the ranges may have been set.
-        (memory.fill (i32.const 0) (i32.const 0) (i32.const 512))
-        (return)))
+    ;; Where nothing was allocated, or a header that the guest wrote said so, the root is cleared still.
+    (if (i64.lt_u (local.get $used) (i64.const 512))
+      (then (local.set $used (i64.const 512))))
     (if (i64.gt_u (local.get $used) (call $bytes))
       (then (local.set $used (i64.sub (call $bytes) (i64.const 8)))))
     (memory.fill (i32.const 0) (i32.const 0) (call $at (local.get $used))))

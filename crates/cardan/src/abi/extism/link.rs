@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use cardan_api::{Fault, Limits};
 use wasmtime::{ExternType, FuncType, Instance, InstancePre, Linker, Module, ModuleExport, Store, ValType};
 
-use super::call::{Guest, LastResponse, State, within};
+use super::call::{Guest, LastResponse, State, Wait};
 use super::codec;
 use super::fuse::{self, ENV};
 use super::host::{self, Outgoing};
@@ -17,19 +17,22 @@ use super::recognise::{ImportKind, inspect};
 use super::vars::Vars;
 use super::wasi::{GuestOutput, WasiGrant};
 use crate::Error;
+use crate::engine::ticker::Running;
 use crate::engine::{self, Engine, Room};
 use crate::error::ErrorKind;
 use crate::grants::{HttpGrant, LogSink};
 use crate::host_function::HostFunction;
-use crate::limits::{self, Clock, Meter, Pace};
+use crate::limits::{self, CancelHandle, Clock, Exceeded, Meter, PAGE_BYTES, Pace};
 
 const WASI: &str = "wasi_snapshot_preview1";
 /// Pages behind a fused guest's memory that its first `memory.grow` may take.
-const RESERVE_PAGES: u32 = 4;
+const RESERVE_PAGES: u32 = 2;
 /// Pages of a kernel's memory, which no guest asked for.
 const KERNEL_PAGES: u64 = 1;
 /// Calls on a stack of their own before a plugin is trusted to return by itself.
 const PROBATION_CALLS: u32 = 16;
+/// Ticks within which a start has to be over for the next one to run on its caller's stack.
+const PROMPT_MS: u64 = 2;
 
 /// Everything that linking needs to know; what the loader decided.
 pub(crate) struct Linking {
@@ -69,14 +72,38 @@ pub(crate) struct Template {
     initialisers: Vec<Initialiser>,
     /// Calls left until the plugin may run on its caller's stack.
     probation: AtomicU32,
+    /// Starting has been seen to take next to no time.
+    starts_promptly: AtomicBool,
+}
+
+/// What an instance shares with the one it replaces.
+pub(crate) struct Heritage {
+    pub(crate) vars: Arc<Vars>,
+    pub(crate) config: Arc<BTreeMap<String, String>>,
+    pub(crate) cancelled: CancelHandle,
+}
+
+/// Why there is no instance.
+enum StartFailure {
+    /// The modules do not fit together, whatever they do.
+    Link(wasmtime::Error),
+    /// What the guest did when it started, or what was missing for it here and now.
+    Run(wasmtime::Error),
+}
+
+impl From<wasmtime::Error> for StartFailure {
+    fn from(error: wasmtime::Error) -> Self {
+        Self::Run(error)
+    }
 }
 
 /// How the kernel and the guest come together.
 enum Linkage {
     /// The kernel is part of the guest.
     Fused { pre: InstancePre<State>, kernel: ModuleExport, start: Option<ModuleExport> },
-    /// The kernel is a module beside the guest's modules, which are linked for each instance.
-    Beside { linker: Linker<State>, kernel: Module, others: Vec<(String, Module)>, shadowed: Vec<String> },
+    /// The kernel is a module beside the guest's modules, main among them, which are linked in this order
+    /// for each instance.
+    Beside { linker: Linker<State>, kernel: Module, modules: Vec<(String, Module)>, shadowed: Vec<String> },
 }
 
 /// An exported function of the main module.
@@ -138,8 +165,8 @@ impl Template {
         };
         let imports_http = imports_function(main, "http_request") || linking.modules.len() > 1;
         let wasi = match &linking.wasi {
-            Some((paths, output)) if imports(WASI) => Some(WasiGrant::new(paths, *output)?),
-            _ => None,
+            Some((paths, output)) => Some(WasiGrant::new(paths, *output)?).filter(|_| imports(WASI)),
+            None => None,
         };
         let http = match linking.http {
             Some(_) if imports_http => Outgoing::Granted,
@@ -177,6 +204,7 @@ impl Template {
             initialisers: initialisers(&main),
             main,
             probation: AtomicU32::new(PROBATION_CALLS),
+            starts_promptly: AtomicBool::new(false),
         })
     }
 
@@ -212,52 +240,60 @@ impl Template {
         is_command(&self.main)
     }
 
-    /// Makes an instance and initialises it.
+    /// Makes an instance with these variables and initialises it.
     pub(crate) async fn instantiate(&self, vars: Arc<Vars>) -> Result<Guest, Error> {
-        let mut store = self.store(vars)?;
-        let started = self.start(&mut store).await;
-        match started {
-            Ok((main, kernel)) => {
-                store.data_mut().meter.started();
-                let mut guest = Guest { store, main, kernel, spent: false };
-                self.initialise(&mut guest).await.map_err(|error| start_error(&error))?;
-                Ok(guest)
-            }
-            Err(error) if engine::is_pool_full(&error) => {
-                Err(Error::call(Fault::Busy, "all instances of this process are in use"))
-            }
-            Err(error) => Err(start_error(&error)),
-        }
+        let config = self.shared.config.clone();
+        self.succeed(Heritage { vars, config, cancelled: CancelHandle::default() }).await
     }
 
-    /// Links a command without running it: its start section belongs to its calls.
+    /// Makes an instance in the place of another one.
+    pub(crate) async fn succeed(&self, heritage: Heritage) -> Result<Guest, Error> {
+        let ticker = self.engine.ticker().clone();
+        let running = ticker.enter();
+        let started_ms = ticker.now_ms();
+        let mut store = self.store(&running, heritage)?;
+        let (main, kernel) = self.start(&mut store).await.map_err(|failure| start_error(&failure))?;
+        store.data_mut().meter.started();
+        let mut guest = Guest { store, main, kernel, spent: false };
+        let initialised = self.initialise(&mut guest).await;
+        initialised.map_err(|error| start_error(&StartFailure::Run(error)))?;
+        if ticker.now_ms().saturating_sub(started_ms) <= PROMPT_MS {
+            self.starts_promptly.store(true, Ordering::Relaxed);
+        }
+        Ok(guest)
+    }
+
+    /// Links a command without running it: its start section belongs to its calls. Modules beside it are
+    /// started, as they are for other plugins.
     pub(crate) async fn check_command(&self) -> Result<(), Error> {
-        let mut store = self.store(Arc::default())?;
-        match self.start(&mut store).await {
-            Err(error) if error.is::<wasmtime::UnknownImportError>() => Err(start_error(&error)),
-            _ => Ok(()),
-        }
+        let Linkage::Beside { modules, .. } = &self.linkage else { return Ok(()) };
+        let ticker = self.engine.ticker().clone();
+        let running = ticker.enter();
+        let config = self.shared.config.clone();
+        let heritage = Heritage { vars: Arc::default(), config, cancelled: CancelHandle::default() };
+        let mut store = self.store(&running, heritage)?;
+        let before_main = modules.iter().take_while(|(name, _)| name != MAIN);
+        let checked = async {
+            let (mut linker, _) = self.link_kernel(&mut store).await?;
+            let wait = Wait::of(&store);
+            wait.within(self.link_modules(&mut linker, &mut store, before_main)).await?;
+            linker.instantiate_pre(&self.main).map(drop).map_err(StartFailure::Link)
+        };
+        checked.await.map_err(|failure| start_error(&failure))
     }
 
-    fn store(&self, vars: Arc<Vars>) -> Result<Store<State>, Error> {
+    fn store(&self, running: &Running<'_>, heritage: Heritage) -> Result<Store<State>, Error> {
         let shared = self.shared.clone();
         let wasi = shared.wasi.as_ref().map(WasiGrant::context).transpose();
         let wasi = wasi.map_err(|error| Error::source(format!("{error:#}")))?;
-        let mut clock = Clock::new(self.engine.ticker().clone(), shared.slow.clone());
-        let slice = clock.begin(Some(shared.limits.start_deadline), self.start_pace());
+        let Heritage { vars, config, cancelled } = heritage;
+        let mut clock = Clock::new(self.engine.ticker().clone(), shared.slow.clone(), cancelled);
+        let slice = clock.begin(running, Some(shared.limits.start_deadline), self.start_pace());
         let mut meter = Meter::new(&shared.limits);
         meter.allow_pages(KERNEL_PAGES);
         let fuel = shared.limits.fuel;
-        let state = State {
-            config: shared.config.clone(),
-            shared,
-            kernel: None,
-            vars,
-            http: LastResponse::default(),
-            wasi,
-            clock,
-            meter,
-        };
+        let state =
+            State { config, shared, kernel: None, vars, http: LastResponse::default(), wasi, clock, meter };
         let mut store = Store::new(&self.wasmtime, state);
         limits::limit(&mut store);
         store.set_epoch_deadline(slice);
@@ -268,12 +304,12 @@ impl Template {
     }
 
     fn start_pace(&self) -> Pace {
-        if self.shared.may_wait { Pace::Suspendable } else { Pace::Inline }
+        let shared = &self.shared;
+        let trusted = self.starts_promptly.load(Ordering::Relaxed) && !shared.slow.load(Ordering::Relaxed);
+        if shared.may_wait || !trusted { Pace::Suspendable } else { Pace::Inline }
     }
 
-    async fn start(&self, store: &mut Store<State>) -> wasmtime::Result<(Instance, Kernel)> {
-        let ticker = self.engine.ticker().clone();
-        let _running = ticker.enter();
+    async fn start(&self, store: &mut Store<State>) -> Result<(Instance, Kernel), StartFailure> {
         match &self.linkage {
             Linkage::Fused { pre, kernel, .. } => {
                 let main = if self.shared.may_wait {
@@ -287,57 +323,77 @@ impl Template {
                 store.data_mut().kernel = Some(kernel);
                 Ok((main, kernel))
             }
-            Linkage::Beside { linker, kernel, others, shadowed } => {
-                let mut linker = linker.clone();
-                let instance = linker.instantiate_async(&mut *store, kernel).await?;
-                let memory = instance.get_memory(&mut *store, "memory");
-                let memory = memory.ok_or_else(|| wasmtime::format_err!("the kernel has no memory"))?;
-                let handle = Kernel::new(memory);
-                store.data_mut().kernel = Some(handle);
-                for export in kernel.exports() {
-                    let own = shadowed.iter().any(|name| name == export.name());
-                    if let Some(function) = instance.get_func(&mut *store, export.name()).filter(|_| !own) {
-                        linker.define(&mut *store, ENV, export.name(), function)?;
-                    }
-                }
-                let left = store.data().clock.left();
-                let main = within(left, self.link_others(&mut linker, store, others)).await?;
-                Ok((main, handle))
+            Linkage::Beside { modules, .. } => {
+                let (mut linker, kernel) = self.link_kernel(store).await?;
+                let wait = Wait::of(store);
+                let main = wait.within(self.link_modules(&mut linker, store, modules.iter())).await?;
+                let main = main.ok_or_else(|| wasmtime::format_err!("the main module is gone"))?;
+                Ok((main, kernel))
             }
         }
     }
 
-    async fn link_others(
+    /// A linker with the kernel's functions, for a plugin with the kernel beside it.
+    async fn link_kernel(&self, store: &mut Store<State>) -> Result<(Linker<State>, Kernel), StartFailure> {
+        let Linkage::Beside { linker, kernel, shadowed, .. } = &self.linkage else {
+            return Err(wasmtime::format_err!("the kernel is part of the guest").into());
+        };
+        let mut linker = linker.clone();
+        let instance = linker.instantiate_async(&mut *store, kernel).await?;
+        let memory = instance.get_memory(&mut *store, "memory");
+        let memory = memory.ok_or_else(|| wasmtime::format_err!("the kernel has no memory"))?;
+        let handle = Kernel::new(memory);
+        store.data_mut().kernel = Some(handle);
+        for export in kernel.exports() {
+            let own = shadowed.iter().any(|name| name == export.name());
+            if let Some(function) = instance.get_func(&mut *store, export.name()).filter(|_| !own) {
+                linker.define(&mut *store, ENV, export.name(), function)?;
+            }
+        }
+        Ok((linker, handle))
+    }
+
+    /// Starts modules and defines each for those after it. Returns the instance of main if it is among
+    /// them; main's initialisation comes after all.
+    async fn link_modules(
         &self,
         linker: &mut Linker<State>,
         store: &mut Store<State>,
-        others: &[(String, Module)],
-    ) -> wasmtime::Result<Instance> {
-        for (name, module) in others {
-            if is_command(module) {
-                linker.module_async(&mut *store, name, module).await?;
+        modules: impl Iterator<Item = &(String, Module)>,
+    ) -> Result<Option<Instance>, StartFailure> {
+        let mut main = None;
+        for (name, module) in modules {
+            let is_main = name == MAIN;
+            if is_command(module) && !is_main {
+                linker.module_async(&mut *store, name, module).await.map_err(StartFailure::Link)?;
                 continue;
             }
-            let instance = linker.instantiate_async(&mut *store, module).await?;
-            if let Ok(initialize) = instance.get_typed_func::<(), ()>(&mut *store, "_initialize") {
+            if !is_main {
+                store.data_mut().meter.allow_growth(initial_pages(module));
+            }
+            let pre = linker.instantiate_pre(module).map_err(StartFailure::Link)?;
+            let instance = pre.instantiate_async(&mut *store).await?;
+            if is_main {
+                main = Some(instance);
+            } else if let Ok(initialize) = instance.get_typed_func::<(), ()>(&mut *store, "_initialize") {
                 initialize.call_async(&mut *store, ()).await?;
             }
             linker.instance(&mut *store, name, instance)?;
         }
-        linker.instantiate_async(&mut *store, &self.main).await
+        Ok(main)
     }
 
     async fn initialise(&self, guest: &mut Guest) -> wasmtime::Result<()> {
         let pace = self.start_pace();
         if let Linkage::Fused { start: Some(start), .. } = &self.linkage {
-            guest.enter::<(), ()>(*start, (), pace).await?;
+            guest.invoke::<(), ()>(*start, (), pace).await?;
         }
         for initialiser in &self.initialisers {
             match initialiser {
-                Initialiser::Plain(id) => guest.enter::<(), ()>(*id, (), pace).await?,
-                Initialiser::Haskell(id, false) => guest.enter::<(i32, i32), ()>(*id, (0, 0), pace).await?,
+                Initialiser::Plain(id) => guest.invoke::<(), ()>(*id, (), pace).await?,
+                Initialiser::Haskell(id, false) => guest.invoke::<(i32, i32), ()>(*id, (0, 0), pace).await?,
                 Initialiser::Haskell(id, true) => {
-                    guest.enter::<(i32, i32), i32>(*id, (0, 0), pace).await?;
+                    guest.invoke::<(i32, i32), i32>(*id, (0, 0), pace).await?;
                 }
             }
         }
@@ -345,18 +401,26 @@ impl Template {
     }
 }
 
-fn start_error(error: &wasmtime::Error) -> Error {
-    let fault = codec::classify(error);
-    let unlinked = error.downcast_ref::<wasmtime::UnknownImportError>().is_some();
-    let kind = if unlinked { ErrorKind::Link } else { ErrorKind::Start(fault) };
-    Error::new(
-        kind,
-        match fault {
-            Fault::Memory => "oom".to_owned(),
-            Fault::Deadline => "timeout while starting".to_owned(),
-            _ => codec::text(error),
-        },
-    )
+fn start_error(failure: &StartFailure) -> Error {
+    let error = match failure {
+        StartFailure::Link(error) => return Error::link(format!("{error:#}")),
+        StartFailure::Run(error) => error,
+    };
+    if engine::is_pool_full(error) {
+        return Error::call(Fault::Busy, "all instances of this process are in use");
+    }
+    let text = match (error.downcast_ref::<Exceeded>(), error.downcast_ref::<wasmtime::Trap>()) {
+        (Some(exceeded), _) => exceeded.to_string(),
+        (None, Some(wasmtime::Trap::Interrupt)) => "timeout while starting".to_owned(),
+        (None, _) => codec::text(error),
+    };
+    Error::new(ErrorKind::Start(codec::classify(error)), text)
+}
+
+/// At least as many pages as a module's memories have at first.
+fn initial_pages(module: &Module) -> u64 {
+    let needs = module.resources_required();
+    u64::from(needs.num_memories) * needs.max_initial_memory_size.unwrap_or(0).div_ceil(PAGE_BYTES)
 }
 
 /// What [`Template::link`] works with.
@@ -371,10 +435,7 @@ struct Build<'a> {
 impl Build<'_> {
     fn link(&self, main: &NamedModule) -> Result<(wasmtime::Engine, Module, Linkage), Error> {
         if let [only] = &self.linking.modules[..] {
-            // Without a budget to account for page by page, growth may come from a reserve.
-            let counted = self.linking.limits.growth_pages_max.is_some();
-            let reserve_pages = if counted { 0 } else { RESERVE_PAGES };
-            let plan = fuse::Plan { shadowed: self.shadowed, reserve_pages };
+            let plan = fuse::Plan { shadowed: self.shadowed, reserve_pages: self.reserve_pages(only)? };
             let recipe = format!("fused {} {plan:?}", fuse::VERSION);
             match self.compile(&only.bytes, &recipe, || fuse::fuse(&only.bytes, plan).map_err(|no| no.0)) {
                 Ok((room, module)) => {
@@ -393,6 +454,18 @@ impl Build<'_> {
         self.link_beside(main)
     }
 
+    /// Pages of reserve that the guest may have: none where growth is accounted for page by page, and no
+    /// more than it could grow to.
+    fn reserve_pages(&self, module: &NamedModule) -> Result<u32, Error> {
+        let limits = &self.linking.limits;
+        if limits.growth_pages_max.is_some() {
+            return Ok(0);
+        }
+        let first: u64 = inspect(&module.bytes)?.memories.iter().map(|(first, _)| first).sum();
+        let left = limits.memory_bytes_max.saturating_sub(first) / PAGE_BYTES;
+        Ok(RESERVE_PAGES.min(u32::try_from(left).unwrap_or(RESERVE_PAGES)))
+    }
+
     fn link_beside(&self, main: &NamedModule) -> Result<(wasmtime::Engine, Module, Linkage), Error> {
         let mut room = Room::Pooled;
         let mut compiled = HashMap::new();
@@ -401,6 +474,10 @@ impl Build<'_> {
                 self.compile(&module.bytes, "plain", || Ok(module.bytes.clone())).map_err(Error::format)?;
             if needs != Room::Pooled {
                 room = needs;
+            }
+            // Every call of a command's export leaves an instance behind, which is not to cost a slot.
+            if room == Room::Pooled && module.name != MAIN && is_command(&made) {
+                room = Room::Roomy;
             }
             compiled.insert(module.name.clone(), made);
         }
@@ -413,13 +490,13 @@ impl Build<'_> {
         }
         let kernel = self.compile_in(room, &fuse::KERNEL, "plain", || Ok(fuse::KERNEL.clone()));
         let kernel = kernel.map_err(Error::host)?;
-        let order = link_order(&self.linking.modules, main)?;
-        let others =
+        let order = link_order(&self.linking.modules)?;
+        let modules =
             order.into_iter().filter_map(|name| Some((name.clone(), compiled.get(name)?.clone()))).collect();
         let linker = self.linker(&wasmtime)?;
         let module = compiled.remove(&main.name).ok_or_else(|| Error::format("the main module is gone"))?;
         let shadowed = self.shadowed.to_vec();
-        Ok((wasmtime, module, Linkage::Beside { linker, kernel, others, shadowed }))
+        Ok((wasmtime, module, Linkage::Beside { linker, kernel, modules, shadowed }))
     }
 
     /// Compiles for the pool, and again for another room if the module turns out not to fit a slot.
@@ -429,13 +506,13 @@ impl Build<'_> {
         recipe: &str,
         make: impl Fn() -> Result<Vec<u8>, String>,
     ) -> Result<(Room, Module), String> {
-        let first = if self.linking.limits.fuel.is_some() { Room::Metered } else { Room::Pooled };
+        let first = self.engine.room_at_first(&self.linking.limits);
         let tried = self.compile_in(first, wasm, recipe, &make);
         let room = match &tried {
-            Ok(module) => self.engine.room_for(module, &self.linking.limits),
+            Ok(module) if first == Room::Pooled => Engine::room_for(module),
             // A module that no slot could ever hold is refused when it is compiled for the pool.
             Err(_) if first == Room::Pooled => Room::Roomy,
-            Err(_) => first,
+            _ => first,
         };
         if room == first {
             return Ok((room, tried?));
@@ -514,8 +591,8 @@ fn check_imports(linking: &Linking) -> Result<(), Error> {
     Ok(())
 }
 
-/// The modules main needs, directly or not, each after those it imports from; then all others.
-fn link_order<'a>(modules: &'a [NamedModule], main: &NamedModule) -> Result<Vec<&'a String>, Error> {
+/// All modules, each after those it imports from.
+fn link_order(modules: &[NamedModule]) -> Result<Vec<&String>, Error> {
     fn visit<'a>(
         modules: &'a [NamedModule],
         name: &str,
@@ -545,7 +622,6 @@ fn link_order<'a>(modules: &'a [NamedModule], main: &NamedModule) -> Result<Vec<
     for module in modules {
         visit(modules, &module.name, &mut Vec::new(), &mut order)?;
     }
-    order.retain(|name| **name != main.name);
     Ok(order)
 }
 

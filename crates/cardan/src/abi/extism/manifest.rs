@@ -158,13 +158,7 @@ impl WasmEntry {
                 return Err(Error::source(format!("Hash mismatch, found {found} but expected {expected}")));
             }
         }
-        match source::Content::recognise(raw)? {
-            source::Content::Module(bytes) => Ok(bytes),
-            source::Content::Component => Err(Error::format(super::COMPONENT_GIVEN)),
-            source::Content::Manifest(_) => {
-                Err(Error::format("a manifest's wasm entry is a manifest again, where a module is due"))
-            }
-        }
+        source::module(raw)
     }
 
     fn request(&self, url: &str) -> Result<crate::grants::HttpExchange, Error> {

@@ -43,7 +43,8 @@ fn read(module: &[u8]) -> wasmparser::Result<Inspection> {
             Payload::MemorySection(section) => {
                 for memory in section {
                     let memory = memory?;
-                    let bytes = |pages: u64| pages << memory.page_size_log2.unwrap_or(16).min(16);
+                    let page_bytes = 1 << memory.page_size_log2.unwrap_or(16).min(16);
+                    let bytes = |pages: u64| pages.saturating_mul(page_bytes);
                     found.memories.push((bytes(memory.initial), memory.maximum.map(bytes)));
                 }
             }

@@ -8,7 +8,14 @@ const PAIR_OVERHEAD_BYTES: u64 = 48;
 
 /// One plugin's variables. Its instances share them.
 #[derive(Debug, Default)]
-pub(crate) struct Vars(Mutex<BTreeMap<String, Vec<u8>>>);
+pub(crate) struct Vars(Mutex<Stored>);
+
+#[derive(Debug, Default)]
+struct Stored {
+    pairs: BTreeMap<String, Vec<u8>>,
+    /// What the pairs count together.
+    bytes: u64,
+}
 
 /// Why a variable was not set. The words are the reference's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +37,7 @@ impl std::error::Error for VarError {}
 
 impl Vars {
     pub(super) fn get(&self, key: &str) -> Option<Vec<u8>> {
-        self.lock().get(key).cloned()
+        self.lock().pairs.get(key).cloned()
     }
 
     /// Sets a variable, or removes it when there is no value.
@@ -41,24 +48,24 @@ impl Vars {
         if bytes_max == 0 {
             return Err(VarError::Disabled);
         }
-        let mut vars = self.lock();
-        let Some(value) = value else {
-            vars.remove(&key);
-            return Ok(());
-        };
-        let stored: u64 = vars.iter().map(|(key, value)| pair_bytes(key, value)).sum();
-        if stored + pair_bytes(&key, &value) > bytes_max {
+        let mut stored = self.lock();
+        let new = value.as_ref().map_or(0, |value| pair_bytes(&key, value));
+        if value.is_some() && stored.bytes + new > bytes_max {
             return Err(VarError::Full);
         }
-        vars.insert(key, value);
+        let old = match value {
+            Some(value) => stored.pairs.insert(key.clone(), value),
+            None => stored.pairs.remove(&key),
+        };
+        stored.bytes = stored.bytes + new - old.map_or(0, |old| pair_bytes(&key, &old));
         Ok(())
     }
 
     pub(crate) fn clear(&self) {
-        self.lock().clear();
+        *self.lock() = Stored::default();
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Vec<u8>>> {
+    fn lock(&self) -> MutexGuard<'_, Stored> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -205,6 +205,11 @@ impl Clock {
         self.slice(INLINE_TICKS)
     }
 
+    /// How the current call runs: whoever enters the guest has to enter it that way.
+    pub(crate) fn pace(&self) -> Pace {
+        self.pace
+    }
+
     /// Time left of the current call; `None` without a deadline.
     pub(crate) fn left(&self) -> Option<Duration> {
         let deadline = self.deadline_ms?;
@@ -213,6 +218,11 @@ impl Clock {
 
     pub(crate) fn cancel_handle(&self) -> CancelHandle {
         self.cancelled.clone()
+    }
+
+    /// How the current call runs, as decided when it began: the clock gives way accordingly.
+    pub(crate) fn pace(&self) -> Pace {
+        self.pace
     }
 
     pub(crate) fn ticker(&self) -> &Arc<Ticker> {

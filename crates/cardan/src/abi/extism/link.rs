@@ -312,10 +312,9 @@ impl Template {
     async fn start(&self, store: &mut Store<State>) -> Result<(Instance, Kernel), StartFailure> {
         match &self.linkage {
             Linkage::Fused { pre, kernel, .. } => {
-                let main = if self.shared.may_wait {
-                    pre.instantiate_async(&mut *store).await?
-                } else {
-                    pre.instantiate(&mut *store)?
+                let main = match store.data().clock.pace() {
+                    Pace::Suspendable => pre.instantiate_async(&mut *store).await?,
+                    Pace::Inline => pre.instantiate(&mut *store)?,
                 };
                 let memory = main.get_module_export(&mut *store, kernel).and_then(|it| it.into_memory());
                 let memory = memory.ok_or_else(|| wasmtime::format_err!("the fused kernel is not there"))?;
@@ -384,7 +383,7 @@ impl Template {
     }
 
     async fn initialise(&self, guest: &mut Guest) -> wasmtime::Result<()> {
-        let pace = self.start_pace();
+        let pace = guest.store.data().clock.pace();
         if let Linkage::Fused { start: Some(start), .. } = &self.linkage {
             guest.invoke::<(), ()>(*start, (), pace).await?;
         }

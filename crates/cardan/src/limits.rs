@@ -220,11 +220,6 @@ impl Clock {
         self.cancelled.clone()
     }
 
-    /// How the current call runs, as decided when it began: the clock gives way accordingly.
-    pub(crate) fn pace(&self) -> Pace {
-        self.pace
-    }
-
     pub(crate) fn ticker(&self) -> &Arc<Ticker> {
         &self.ticker
     }

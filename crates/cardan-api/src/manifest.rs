@@ -76,7 +76,7 @@ pub struct LimitsEntry {
     pub start_deadline: Option<Milliseconds>,
     /// Instances alive at once; 256 unless said otherwise.
     pub instances: Option<u32>,
-    /// Instances kept ready for calls to come; 2 unless said otherwise.
+    /// Instances kept ready for calls to come; 2 unless said otherwise, none where instances are shared.
     pub ready: Option<u32>,
     /// All variables together; 1 MiB unless said otherwise.
     pub vars: Option<Bytes>,

@@ -17,7 +17,8 @@ use crate::spec::{BindingSpec, Bindings, MatchRule, PluginSpec};
 
 /// Time of one call where nothing says otherwise.
 const DEADLINE: Duration = Duration::from_millis(500);
-/// Instances kept ready where nothing says otherwise.
+/// Instances kept ready where nothing says otherwise. Shared ones are used again, and a new one beside
+/// them would have forgotten what they count.
 const READY: u32 = 2;
 
 /// Why a manifest's entry cannot be meant.
@@ -78,7 +79,7 @@ fn resolved(entry: &PluginEntry, base: &Path) -> Result<PluginSpec, String> {
         sha256: entry.sha256.clone(),
         dialect: entry.dialect,
         mode: entry.instance,
-        ready: entry.limits.ready.unwrap_or(READY),
+        ready: resolve_ready(&entry.limits, entry.instance),
         limits: resolve_limits(&entry.limits, DEADLINE)?,
         config: Value::Object(entry.config.clone().into_iter().collect()),
         allowed_hosts: resolve_hosts(&entry.grants)?,
@@ -129,6 +130,13 @@ fn resolve_limits(asked: &LimitsEntry, deadline: Duration) -> Result<Limits, Str
         return never("start_deadline");
     }
     Ok(limits)
+}
+
+fn resolve_ready(asked: &LimitsEntry, mode: InstanceMode) -> u32 {
+    asked.ready.unwrap_or(match mode {
+        InstanceMode::Shared => 0,
+        InstanceMode::Fresh | InstanceMode::Visit => READY,
+    })
 }
 
 fn resolve_hosts(grants: &GrantsEntry) -> Result<Vec<String>, String> {
@@ -226,6 +234,9 @@ pub fn resolve_llmproxy(
     Ok((Some(ring_plugin(entry, folder).map_err(fail)?), warnings))
 }
 
+/// The original keeps one instance alive, and plugins count in its memory.
+const MODE: InstanceMode = InstanceMode::Shared;
+
 fn ring_plugin(entry: &llmproxy::Entry, folder: &Path) -> Result<PluginSpec, String> {
     check_name(&entry.name)?;
     entry.sha256.as_deref().map_or(Ok(()), check_sha256)?;
@@ -251,9 +262,8 @@ fn ring_plugin(entry: &llmproxy::Entry, folder: &Path) -> Result<PluginSpec, Str
         source: entry_point(&entry.entrypoint, folder).map_err(|why| format!("entrypoint: {why}"))?,
         sha256: entry.sha256.clone(),
         dialect: Some(Dialect::LlmProxy),
-        // The original keeps one instance alive, and plugins count in its memory.
-        mode: InstanceMode::Shared,
-        ready: entry.limits.ready.unwrap_or(READY),
+        mode: MODE,
+        ready: resolve_ready(&entry.limits, MODE),
         limits: resolve_limits(&entry.limits, Duration::from_millis(entry.timeout_ms))?,
         config: Value::Object(entry.config.clone().unwrap_or_default().into_iter().collect()),
         allowed_hosts: resolve_hosts(&entry.grants)?,

@@ -72,7 +72,7 @@ fn request_verdict(document: &str) -> String {
             out.extend(path.map(|path| format!("path {path}")));
             out.extend(body.map(|body| format!("body {}", body.escape_ascii())));
         }),
-        Err(why) => format!("malformed: {why}"),
+        Err(why) => format!("malformed: {}", without_place(&why.0)),
     }
 }
 
@@ -85,8 +85,13 @@ fn response_verdict(document: &str) -> String {
             out.extend(body.map(|body| format!("body {}", body.escape_ascii())));
             assert_eq!(request_body, None);
         }),
-        Err(why) => format!("malformed: {why}"),
+        Err(why) => format!("malformed: {}", without_place(&why.0)),
     }
+}
+
+/// The columns that serde names say nothing in a document of one line.
+fn without_place(message: &str) -> &str {
+    message.split(" at line ").next().unwrap_or(message)
 }
 
 fn told(flow: Flow<HttpAnswer>, attributes: &Attributes, edits: impl FnOnce(&mut Vec<String>)) -> String {
@@ -168,32 +173,29 @@ fn malformed_verdicts() {
     check("[]", "the output is no JSON object");
     check(r#"["continue"]"#, "the output is no JSON object");
     check("null", "the output is no JSON object");
-    check("{}", "missing field `verdict` at line 1 column 2");
+    check("{}", "missing field `verdict`");
     check(
         r#"{"verdict":"Continue"}"#,
-        "unknown variant `Continue`, expected one of `continue`, `refuse`, `respond` at line 1 column 21",
+        "unknown variant `Continue`, expected one of `continue`, `refuse`, `respond`",
     );
     check(
         r#"{"verdict":"continue","edit":{}}"#,
         "unknown field `edit`, expected one of `verdict`, `edits`, `attributes`, `status`, `kind`, `message`, \
-         `headers`, `body` at line 1 column 28",
+         `headers`, `body`",
     );
     check(r#"{"verdict":"continue","status":200}"#, r#"the verdict "continue" has no key "status""#);
     check(r#"{"verdict":"refuse","edits":{}}"#, r#"the verdict "refuse" has no key "edits""#);
     check(r#"{"verdict":"respond","message":"m"}"#, r#"the verdict "respond" has no key "message""#);
     check(r#"{"verdict":"refuse","status":200}"#, "the status 200 is not between 400 and 599");
     check(r#"{"verdict":"respond","status":600}"#, "the status 600 is not between 200 and 599");
-    check(
-        r#"{"verdict":"respond","status":99999}"#,
-        "invalid value: integer `99999`, expected u16 at line 1 column 35",
-    );
+    check(r#"{"verdict":"respond","status":99999}"#, "invalid value: integer `99999`, expected u16");
     check(
         r#"{"verdict":"continue","edits":{"body":{"json":1,"text":"a"}}}"#,
-        "a body has exactly one of the keys `json`, `text` and `base64` at line 1 column 58",
+        "a body has exactly one of the keys `json`, `text` and `base64`",
     );
     check(
         r#"{"verdict":"respond","body":{}}"#,
-        "a body has exactly one of the keys `json`, `text` and `base64` at line 1 column 30",
+        "a body has exactly one of the keys `json`, `text` and `base64`",
     );
     beyond_schema(
         r#"{"verdict":"continue","edits":{"body":{"base64":"?"}}}"#,

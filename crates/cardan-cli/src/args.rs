@@ -84,7 +84,7 @@ pub(crate) struct Call {
     /// The exported function
     pub(crate) export: String,
     /// What the function is given; `-` reads standard input
-    #[arg(default_value = "")]
+    #[arg(default_value = "", allow_negative_numbers = true)]
     pub(crate) input: String,
     /// Something the plugin reads from its configuration; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
@@ -96,13 +96,13 @@ pub(crate) struct Call {
     #[arg(long, value_name = "HOST=GUEST")]
     pub(crate) allow_path: Vec<String>,
     /// Time that the call may take, in milliseconds
-    #[arg(long, default_value_t = 10_000, value_name = "MS")]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..), default_value_t = 10_000, value_name = "MS")]
     pub(crate) deadline_ms: u64,
     /// How long an instance lives, for calls repeated with --times
     #[arg(long, value_parser = parse_mode, default_value = "fresh", value_name = "MODE")]
     pub(crate) instance: InstanceMode,
     /// Call this many times and print the last output
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..), default_value_t = 1, value_name = "N")]
     pub(crate) times: u32,
     /// How to print the result: the output as it is, or a JSON document about the call
     #[arg(short, long, value_enum, default_value_t = Format::Text)]

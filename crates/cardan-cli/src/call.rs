@@ -1,9 +1,10 @@
 //! `cardan call`: one function of one plugin.
 
 use std::io::Read as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use cardan::{Error, ErrorKind, Limits, Plugin};
+use cardan::{Error, ErrorKind, Fault, Limits, Plugin, PluginBuilder};
 use serde_json::json;
 
 use crate::args::{Call, Shared};
@@ -12,57 +13,105 @@ use crate::serve;
 
 pub(crate) fn run(shared: &Shared, args: &Call) -> Result<(), Failure> {
     serve::log(shared, "warn")?;
-    let plugin = load(shared, args)?;
-    if !plugin.has_export(&args.export) {
-        let callable: Vec<&str> = plugin
-            .inspection()
-            .exports
-            .iter()
-            .map(String::as_str)
-            .filter(|name| plugin.has_export(name))
-            .collect();
-        return Err(Failure::failed(format_args!(
-            "plugin {} has no function {:?} that can be called; it has {}",
-            plugin.name(),
-            args.export,
-            if callable.is_empty() { "none".to_owned() } else { callable.join(", ") }
-        )));
-    }
-    let input = read_input(&args.input)?;
-    let started = Instant::now();
-    let mut result = Ok(Vec::new());
-    for _ in 0..args.times.max(1) {
-        result = plugin.call(&args.export, &input);
-    }
-    let duration = started.elapsed() / args.times.max(1);
-    match (args.output, result) {
-        (Format::Text, Ok(output)) => {
-            output::raw(&output)?;
+    match (args.output, call(shared, args)) {
+        (Format::Text, Ok(called)) => {
+            output::raw(&called.output)?;
             // A shell prompt right behind the output helps nobody; a pipe gets the bytes alone.
-            if output::is_terminal() && !output.ends_with(b"\n") { output::raw(b"\n") } else { Ok(()) }
+            let bare = output::is_terminal() && !called.output.ends_with(b"\n");
+            if bare { output::raw(b"\n") } else { Ok(()) }
         }
-        (Format::Text, Err(error)) => Err(explain(&error)),
-        (Format::Json, Ok(output)) => output::json(&json!({
-            "plugin": &**plugin.name(),
+        (Format::Text, Err(missed)) => Err(missed.failure),
+        (Format::Json, Ok(called)) => output::json(&json!({
+            "plugin": args.plugin,
             "export": args.export,
-            "output": String::from_utf8_lossy(&output),
-            "duration_us": duration.as_micros(),
+            "output": String::from_utf8_lossy(&called.output),
+            "duration_us": called.duration.as_micros(),
         })),
-        (Format::Json, Err(error)) => {
-            let code = if let ErrorKind::Guest(code) = error.kind() { Some(code) } else { None };
+        (Format::Json, Err(missed)) => {
             output::json(&json!({
-                "plugin": &**plugin.name(),
+                "plugin": args.plugin,
                 "export": args.export,
-                "fault": error.fault().label(),
-                "code": code,
-                "error": error.message(),
+                "fault": missed.fault,
+                "code": missed.code,
+                "error": missed.error,
             }))?;
-            Err(explain(&error))
+            Err(missed.failure)
         }
     }
 }
 
-fn load(shared: &Shared, args: &Call) -> Result<Plugin, Failure> {
+struct Called {
+    output: Vec<u8>,
+    /// Of one call.
+    duration: Duration,
+}
+
+/// Why there is no output.
+struct Missed {
+    failure: Failure,
+    /// What the plugin did wrong, if it was the plugin.
+    fault: Option<&'static str>,
+    /// What it returned, if it reported an error itself.
+    code: Option<i32>,
+    /// The whole message, with the guest's call stack where there is one.
+    error: String,
+}
+
+impl From<Failure> for Missed {
+    fn from(failure: Failure) -> Self {
+        Self { fault: None, code: None, error: failure.to_string(), failure }
+    }
+}
+
+impl Missed {
+    fn of(plugin: &Path, error: &Error) -> Self {
+        let (fault, code) = match error.kind() {
+            ErrorKind::Guest(code) => (Some(error.fault()), Some(code)),
+            ErrorKind::Start(fault) | ErrorKind::Call(fault) => (Some(fault), None),
+            _ => (None, None),
+        };
+        Self {
+            failure: explain(plugin, error),
+            fault: fault.map(Fault::label),
+            code,
+            error: error.message().to_owned(),
+        }
+    }
+}
+
+fn call(shared: &Shared, args: &Call) -> Result<Called, Missed> {
+    let plugin = prepare(shared, args)?.load().map_err(|error| Missed::of(&args.plugin, &error))?;
+    if !plugin.has_export(&args.export) {
+        return Err(not_callable(&plugin, &args.export).into());
+    }
+    let input = read_input(&args.input)?;
+    let started = Instant::now();
+    let mut result = Ok(Vec::new());
+    for _ in 0..args.times {
+        result = plugin.call(&args.export, &input);
+    }
+    let duration = started.elapsed() / args.times;
+    let output = result.map_err(|error| Missed::of(&args.plugin, &error))?;
+    Ok(Called { output, duration })
+}
+
+fn not_callable(plugin: &Plugin, export: &str) -> Failure {
+    let exports = &plugin.inspection().exports;
+    let callable: Vec<&str> =
+        exports.iter().map(String::as_str).filter(|name| plugin.has_export(name)).collect();
+    let callable = if callable.is_empty() { "none".to_owned() } else { callable.join(", ") };
+    let why = if exports.iter().any(|name| name == export) {
+        "cannot be called: it must take nothing and return nothing or one i32"
+    } else {
+        "is missing"
+    };
+    Failure::failed(format_args!(
+        "plugin {}: the function {export:?} {why}; those that can be called: {callable}",
+        plugin.name()
+    ))
+}
+
+fn prepare(shared: &Shared, args: &Call) -> Result<PluginBuilder, Failure> {
     let engine = serve::engine(shared)?;
     let limits = Limits { deadline: Some(Duration::from_millis(args.deadline_ms)), ..Limits::default() };
     let mut plugin = engine
@@ -81,7 +130,7 @@ fn load(shared: &Shared, args: &Call) -> Result<Plugin, Failure> {
         let (host, guest) = split(pair, "--allow-path", "HOST=GUEST")?;
         plugin = plugin.allow_path(host, guest);
     }
-    plugin.load().map_err(|error| explain(&error))
+    Ok(plugin)
 }
 
 fn split<'a>(pair: &'a str, option: &str, form: &str) -> Result<(&'a str, &'a str), Failure> {
@@ -100,9 +149,41 @@ fn read_input(input: &str) -> Result<Vec<u8>, Failure> {
 }
 
 /// The error, with what to do about it where that is not in its words.
-pub(crate) fn explain(error: &Error) -> Failure {
+pub(crate) fn explain(plugin: &Path, error: &Error) -> Failure {
+    let message = format!("{}{}", output::brief(&error.to_string()), advice(plugin, error));
     match error.kind() {
-        ErrorKind::Source | ErrorKind::Format => Failure::unusable(error),
-        _ => Failure::failed(error),
+        ErrorKind::Source | ErrorKind::Format => Failure::unusable(message),
+        _ => Failure::failed(message),
+    }
+}
+
+fn advice(plugin: &Path, error: &Error) -> String {
+    let file = plugin.display();
+    match error.kind() {
+        ErrorKind::Format => {
+            let bytes = std::fs::read(plugin).unwrap_or_default();
+            match bytes.as_slice() {
+                [] => format!("; {file} is empty"),
+                // The layer, in the upper half of the version, is 1.
+                [0, b'a', b's', b'm', _, _, 1, 0, ..] => {
+                    format!("; {file} was built as a component, and has to be built as a module")
+                }
+                [0, b'a', b's', b'm', ..] => format!("; {file} is damaged, or was not copied whole"),
+                // The text form: the message says where.
+                [b'(' | b';', ..] => String::new(),
+                _ => format!(
+                    "; {file} should be a WebAssembly module, its text form, or an Extism manifest in JSON \
+                     or TOML"
+                ),
+            }
+        }
+        ErrorKind::Call(Fault::Deadline) => "; --deadline-ms allows it more time".to_owned(),
+        ErrorKind::Call(Fault::Memory) | ErrorKind::Start(Fault::Memory) => {
+            format!("; it wanted more than {} MiB of memory", Limits::default().memory_bytes_max >> 20)
+        }
+        ErrorKind::Guest(code) if !error.message().contains(&code.to_string()) => {
+            format!(" (it returned {code})")
+        }
+        _ => String::new(),
     }
 }

@@ -225,8 +225,10 @@ fn read_text(path: &Path) -> Result<String, Failure> {
 }
 
 fn parse_yaml<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, Failure> {
-    serde_saphyr::from_str(text)
-        .map_err(|error| Failure::unusable(format_args!("{}: {error}", path.display())))
+    serde_saphyr::from_str(text).map_err(|error: serde_saphyr::Error| {
+        let what = error.without_snippet().render_with_formatter(&serde_saphyr::UserMessageFormatter);
+        Failure::unusable(format_args!("{}: {what}", path.display()))
+    })
 }
 
 impl File {

@@ -11,7 +11,15 @@ use crate::serve;
 pub(crate) fn run(shared: &Shared, args: &Inspect) -> Result<(), Failure> {
     serve::log(shared, "warn")?;
     let engine = serve::engine(shared)?;
-    let found = engine.plugin(args.plugin.as_path()).inspect().map_err(|error| explain(&error))?;
+    let found = match engine.plugin(args.plugin.as_path()).inspect() {
+        Ok(found) => found,
+        Err(error) => {
+            if args.output == Format::Json {
+                output::json(&json!({ "plugin": args.plugin, "error": error.message() }))?;
+            }
+            return Err(explain(&args.plugin, &error));
+        }
+    };
     // Whether it also links and starts here is worth knowing, and no reason not to print the rest.
     let loads = engine.load(args.plugin.as_path());
     match args.output {
@@ -53,7 +61,7 @@ fn text(found: &Inspection, loads: &Result<Plugin, cardan::Error>) -> String {
             "loads",
             match loads {
                 Ok(_) => "yes".to_owned(),
-                Err(error) => format!("no: {error}"),
+                Err(error) => format!("no: {}", output::brief(&error.to_string())),
             },
         ),
     ];

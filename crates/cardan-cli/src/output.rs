@@ -42,7 +42,7 @@ impl Failure {
     /// Prints the message and gives the exit code: 1 for what failed, 2 for what cannot be.
     pub(crate) fn report(&self) -> ExitCode {
         // Nobody is left to tell when standard error is gone.
-        let _ = writeln!(io::stderr(), "cardan: {}", self.message);
+        let _ = writeln!(io::stderr(), "cardan: {}", tame(&self.message));
         ExitCode::from(match self.kind {
             FailureKind::Failed => 1,
             FailureKind::Unusable => 2,
@@ -53,6 +53,30 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
+    }
+}
+
+/// Guests write parts of messages. Nobody reads more of one than this, and a terminal would act on
+/// control characters.
+fn tame(message: &str) -> String {
+    const CHARS_MAX: usize = 4000;
+    let mut chars = message.trim_end().chars();
+    let shown = chars.by_ref().take(CHARS_MAX);
+    let mut shown: String = shown
+        .map(|char| if char.is_control() && char != '\n' { char::REPLACEMENT_CHARACTER } else { char })
+        .collect();
+    if !chars.as_str().is_empty() {
+        shown.push_str(" ... and so on");
+    }
+    shown
+}
+
+/// A message about a trap without the guest's call stack, which comes first in it and says least.
+pub(crate) fn brief(message: &str) -> String {
+    let before = message.split_once("error while executing at wasm backtrace:");
+    match (before, message.rsplit_once("Caused by:")) {
+        (Some((before, _)), Some((_, cause))) => format!("{before}{}", cause.trim()),
+        _ => message.to_owned(),
     }
 }
 

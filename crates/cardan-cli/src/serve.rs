@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use cardan::{Engine, EngineConfig};
 use cardan_gateway::Gateway;
-use cardan_manager::{Applied, Manager};
+use cardan_manager::{Applied, ApplyError, Manager};
 use cardan_services::HttpService;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,7 +37,7 @@ pub(crate) fn serve(
 ) -> Result<(), Failure> {
     let manager = Manager::new(engine(shared)?, RandomState::new().hash_one(std::process::id()));
     warn(&resolved);
-    let applied = manager.apply(&resolved.plugins).map_err(Failure::unusable)?;
+    let applied = apply(&manager, &resolved)?;
     report(&applied);
     let gateway = Gateway::new(resolved.gateway, manager.clone())
         .map_err(|error| Failure::unusable(format_args!("{}: {error}", path.display())))?;
@@ -96,6 +96,13 @@ pub(crate) fn log(shared: &Shared, default: &str) -> Result<(), Failure> {
         LogFormat::Json => subscriber.json().try_init(),
     };
     installed.map_err(Failure::failed)
+}
+
+pub(crate) fn apply(manager: &Manager, resolved: &Resolved) -> Result<Applied, Failure> {
+    manager.apply(&resolved.plugins).map_err(|ApplyError(wrong)| {
+        let wrong: Vec<String> = wrong.iter().map(|wrong| output::brief(wrong)).collect();
+        Failure::unusable(wrong.join("\n"))
+    })
 }
 
 pub(crate) fn warn(resolved: &Resolved) {
@@ -167,7 +174,7 @@ fn reload(path: &Path, manager: &Manager, gateway: &Gateway) -> Result<Applied, 
     warn(&resolved);
     // Everything that can be wrong is found before anything changes.
     gateway.check(&resolved.gateway).map_err(Failure::unusable)?;
-    let applied = manager.apply(&resolved.plugins).map_err(Failure::unusable)?;
+    let applied = apply(manager, &resolved)?;
     gateway.replace(resolved.gateway).map_err(Failure::unusable)?;
     Ok(applied)
 }

@@ -6,6 +6,11 @@
     reason = "helpers of tests are tests: a panic there is the failure message"
 )]
 
+mod client;
 mod process;
 
+mod commands;
+mod demo;
+mod llmproxy;
 mod openai;
+mod reload;

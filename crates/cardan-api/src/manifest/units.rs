@@ -133,7 +133,28 @@ quantity!(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// What is printed is read as the same quantity, whatever unit it came out in.
+        #[test]
+        fn printed_and_read(number in any::<u64>(), factor in prop::sample::select(vec![1, 1000, 1 << 30])) {
+            let number = number / factor * factor;
+            let bytes = serde_json::to_string(&Bytes(number)).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Bytes>(&bytes).unwrap(), Bytes(number), "{}", bytes);
+            let time = serde_json::to_string(&Milliseconds(number)).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Milliseconds>(&time).unwrap(), Milliseconds(number), "{}", time);
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in any::<String>()) {
+            let text = serde_json::to_string(&text).unwrap();
+            drop(serde_json::from_str::<Bytes>(&text));
+            drop(serde_json::from_str::<Milliseconds>(&text));
+        }
+    }
 
     #[test]
     fn quantities() {

@@ -156,10 +156,10 @@ proptest! {
         let complete =
             CompleteEvent { request: request.clone(), status: None, sent_bytes: 0, duration_ms: 0, aborted: true };
         for dialect in DIALECTS {
-            if let Ok(verdict) = HttpRequest::decode(dialect, &request, &document) {
-                if let Some(path) = verdict.edits.path {
-                    prop_assert!(path.starts_with('/') && !path.contains(['?', ' ', '\n']));
-                }
+            if let Ok(verdict) = HttpRequest::decode(dialect, &request, &document)
+                && let Some(path) = verdict.edits.path
+            {
+                prop_assert!(path.starts_with('/') && !path.contains(['?', ' ', '\n']));
             }
             if let Ok(verdict) = HttpResponse::decode(dialect, &response, &document) {
                 prop_assert!(verdict.edits.status.is_none_or(|status| (200..600).contains(&status)));

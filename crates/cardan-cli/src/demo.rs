@@ -38,9 +38,10 @@ pub(crate) fn run(shared: &Shared, args: &Demo) -> Result<(), Failure> {
         write(&dir.join(name), content)?;
     }
     let path = dir.join("cardan.yaml");
-    let mut resolved = config::read(&path, &environment)?;
-    resolved.listen = args.listen;
-    serve::serve(shared, &path, resolved, |address| output::raw(welcome(address, dir).as_bytes()))
+    let resolved = config::read(&path, &environment)?;
+    serve::serve(shared, &path, resolved, Some(args.listen), |address| {
+        output::raw(welcome(address, dir).as_bytes())
+    })
 }
 
 fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {

@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::IsTerminal as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,21 +20,20 @@ use crate::output::{self, Failure};
 
 pub(crate) fn run(shared: &Shared, args: &Serve) -> Result<(), Failure> {
     log(shared, "info")?;
-    let mut resolved = config::read(&args.config, &environment)?;
-    if let Some(listen) = args.listen {
-        resolved.listen = listen;
-    }
-    serve(shared, &args.config, resolved, |address| {
+    let resolved = config::read(&args.config, &environment)?;
+    serve(shared, &args.config, resolved, args.listen, |address| {
         output::line(format_args!("listening on http://{address}"))
     })
 }
 
-/// Serves a configuration; `ready` is told where, once clients can connect.
+/// Serves a configuration, at `listen` instead of where it says; `ready` is told where, once clients can
+/// connect.
 pub(crate) fn serve(
     shared: &Shared,
     path: &Path,
     resolved: Resolved,
-    ready: impl FnOnce(std::net::SocketAddr) -> Result<(), Failure>,
+    listen: Option<SocketAddr>,
+    ready: impl FnOnce(SocketAddr) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let manager = Manager::new(engine(shared)?, RandomState::new().hash_one(std::process::id()));
     warn(&resolved);
@@ -46,7 +46,9 @@ pub(crate) fn serve(
         .build()
         .map_err(|error| Failure::failed(format_args!("cannot start: {error}")))?;
     runtime.block_on(async {
-        let listen = resolved.listen;
+        // Where the file says counts, unless the command line said otherwise.
+        let fixed = listen.is_none().then_some(resolved.listen);
+        let listen = listen.unwrap_or(resolved.listen);
         let bound = async {
             let listener = TcpListener::bind(listen).await?;
             let address = listener.local_addr()?;
@@ -57,7 +59,8 @@ pub(crate) fn serve(
         })?;
         let signals = Signals::new()?;
         ready(address)?;
-        let reloads = tokio::spawn(reload_on(signals.reload, path.to_owned(), manager, gateway.clone()));
+        let reloads =
+            tokio::spawn(reload_on(signals.reload, path.to_owned(), fixed, manager, gateway.clone()));
         gateway.serve(listener, stop_on(signals.interrupt, signals.terminate)).await;
         reloads.abort();
         Ok(())
@@ -152,13 +155,14 @@ async fn stop_on(mut interrupt: tokio::signal::unix::Signal, mut terminate: toki
 async fn reload_on(
     mut hangup: tokio::signal::unix::Signal,
     path: PathBuf,
+    fixed: Option<SocketAddr>,
     manager: Manager,
     gateway: Gateway,
 ) {
     while hangup.recv().await.is_some() {
         let (path, manager, gateway) = (path.clone(), manager.clone(), gateway.clone());
         // Reading and compiling block, and clients are served meanwhile.
-        let reloaded = tokio::task::spawn_blocking(move || reload(&path, &manager, &gateway)).await;
+        let reloaded = tokio::task::spawn_blocking(move || reload(&path, fixed, &manager, &gateway)).await;
         match reloaded {
             Ok(Ok(applied)) => report(&applied),
             Ok(Err(failure)) => {
@@ -169,8 +173,20 @@ async fn reload_on(
     }
 }
 
-fn reload(path: &Path, manager: &Manager, gateway: &Gateway) -> Result<Applied, Failure> {
+fn reload(
+    path: &Path,
+    fixed: Option<SocketAddr>,
+    manager: &Manager,
+    gateway: &Gateway,
+) -> Result<Applied, Failure> {
     let resolved = config::read(path, &environment)?;
+    if fixed.is_some_and(|fixed| fixed != resolved.listen) {
+        return Err(Failure::unusable(format_args!(
+            "{}: listen: it cannot change while clients are served; start again for {}",
+            path.display(),
+            resolved.listen
+        )));
+    }
     warn(&resolved);
     // Everything that can be wrong is found before anything changes.
     gateway.check(&resolved.gateway).map_err(Failure::unusable)?;

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use crate::client::{Answer, Client, block_on, conversation};
-use crate::process::{Server, guest, root};
+use crate::process::{Server, cardan, guest, root};
 
 const CLIENTS: usize = 240;
 const ATTACKERS: usize = 20;
@@ -330,6 +330,20 @@ fn broken_configurations_change_nothing() {
     });
     seen.check_all_right();
     assert_eq!(seen.texts, answers(2));
+}
+
+/// Where to listen is settled at the start, by the command line or by the file.
+#[test]
+fn the_address_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("cardan.yaml");
+    fs::write(&config, "listen: 127.0.0.1:0").unwrap();
+    let by_file = Server::start(cardan().args(["serve", "--config"]).arg(&config));
+    let by_option = Server::serve(&config);
+    fs::write(&config, "listen: 127.0.0.1:1").unwrap();
+    let line = reload(&by_file, "not reloaded");
+    assert!(line.contains("listen: it cannot change while clients are served"), "{line}");
+    reload(&by_option, "generation=2");
 }
 
 /// A request is answered by the routes and the plugins of one configuration. Here a path is guarded as

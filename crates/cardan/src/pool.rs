@@ -90,12 +90,21 @@ impl Pool {
     pub(crate) async fn take(&self) -> Result<Guest, Error> {
         let ready = lock(&self.ready).pop();
         self.ask_for_more();
-        if let Some(guest) = ready {
-            return Ok(guest);
+        match ready {
+            Some(guest) => Ok(guest),
+            None => self.make().await,
         }
+    }
+
+    /// A new instance. If the process has no room for one, used instances of this and of other plugins
+    /// are cleared away first: a new version finds the place taken by what its predecessors left.
+    pub(crate) async fn make(&self) -> Result<Guest, Error> {
         let made = self.template.instantiate(self.vars.clone()).await;
-        if made.as_ref().is_err_and(|error| error.fault() == Fault::Busy) && self.clear_spent() {
-            return self.template.instantiate(self.vars.clone()).await;
+        if made.as_ref().is_err_and(|error| error.fault() == Fault::Busy) {
+            let own = self.clear_spent();
+            if self.nursery.clear_spent() || own {
+                return self.template.instantiate(self.vars.clone()).await;
+            }
         }
         made
     }
@@ -128,12 +137,6 @@ impl Pool {
         }
     }
 
-    /// Clears used instances away. Returns whether there were any.
-    fn clear_spent(&self) -> bool {
-        let spent = std::mem::take(&mut *lock(&self.spent));
-        !spent.is_empty()
-    }
-
     /// How many instances wait to be called.
     pub(crate) fn ready_count(&self) -> usize {
         lock(&self.ready).len()
@@ -150,6 +153,11 @@ impl Pool {
 }
 
 impl Nursed for Pool {
+    fn clear_spent(&self) -> bool {
+        let spent = std::mem::take(&mut *lock(&self.spent));
+        !spent.is_empty()
+    }
+
     fn tend(&self) {
         self.asked.store(false, Ordering::Relaxed);
         self.clear_spent();

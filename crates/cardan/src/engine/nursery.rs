@@ -18,6 +18,9 @@ const CHECK: Duration = Duration::from_secs(5);
 pub(crate) trait Nursed: Send + Sync {
     /// Brings the number of ready instances to what it should be. Called on the nursery's thread.
     fn tend(&self);
+    /// Clears used instances away. Returns whether there were any. Called on callers' threads, when the
+    /// process has no room for another instance.
+    fn clear_spent(&self) -> bool;
 }
 
 #[derive(Default)]
@@ -41,6 +44,13 @@ impl Nursery {
     pub(crate) fn ask(&self, nursed: Weak<dyn Nursed>) {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(nursed);
         self.wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// Has everybody who waits to be tended clear away used instances now. Returns whether that made room.
+    pub(crate) fn clear_spent(&self) -> bool {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // Each has to be asked, hence no short cut.
+        waiting.iter().filter_map(Weak::upgrade).filter(|nursed| nursed.clear_spent()).count() > 0
     }
 
     fn take(&self) -> Vec<Weak<dyn Nursed>> {

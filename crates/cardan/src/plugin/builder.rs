@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::{Admitted, Import, Inspection, Plugin, config_text};
 use crate::abi::Abi;
 use crate::abi::extism::manifest::{MAIN, Manifest, NamedModule, hex};
-use crate::abi::extism::{self, GuestOutput, Linking, Template, inspect};
+use crate::abi::extism::{GuestOutput, Linking, Template, inspect};
 use crate::dialect::{self, Dialect, Spoken};
 use crate::engine::Engine;
 use crate::error::ErrorKind;
@@ -229,7 +229,7 @@ impl PluginBuilder {
         if pool.template.is_command() {
             runtime::block_on(pool.template.check_command())?;
         } else {
-            match runtime::block_on(pool.template.instantiate(pool.vars.clone())) {
+            match runtime::block_on(pool.make()) {
                 Ok(guest) => pool.stock(guest),
                 // As in the reference, a `max_pages` that main does not fit is the first call's failure.
                 Err(error) if budgeted && error.kind() == ErrorKind::Start(Fault::Memory) => {

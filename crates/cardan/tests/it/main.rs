@@ -5,4 +5,6 @@ mod support;
 
 mod codes;
 mod features;
+mod host;
 mod hostile;
+mod kernel;

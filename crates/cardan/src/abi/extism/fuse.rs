@@ -12,6 +12,9 @@
 //! - `memory.grow` takes its first pages from a reserve that the memory already has. A grow in a fresh
 //!   instance costs two system calls, more than the rest of a small call.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
@@ -62,7 +65,7 @@ static KERNEL_EXPORTS: LazyLock<HashMap<String, u32>> = LazyLock::new(|| {
 
 /// Whether the kernel implements the import `name`.
 pub(super) fn is_kernel_function(name: &str) -> bool {
-    name != "begin" && KERNEL_EXPORTS.contains_key(name)
+    !["begin", "retire"].contains(&name) && KERNEL_EXPORTS.contains_key(name)
 }
 
 /// Why a module is linked beside a kernel instead of being fused with one. Not an error.

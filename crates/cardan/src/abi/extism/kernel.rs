@@ -7,6 +7,9 @@
 //! Guests can write over everything but the first 512 bytes, so nothing read here is trusted: every
 //! offset goes through a checked slice.
 
+#[cfg(test)]
+mod tests;
+
 use wasmtime::{AsContext, AsContextMut, Memory};
 
 const POSITION: usize = 8;
@@ -17,6 +20,7 @@ const OUTPUT_OFFSET: usize = 40;
 const OUTPUT_LENGTH: usize = 48;
 const NONEMPTY: usize = 56;
 const HEADS: usize = 64;
+const RETIRED: usize = 320;
 /// First address that guests may load from and store to.
 const VISIBLE: u64 = 512;
 const HEADER: u64 = 16;
@@ -90,6 +94,12 @@ impl Kernel {
         };
         let have = self.memory.data_size(&store) as u64;
         if end > have {
+            let bytes = self.memory.data_mut(&mut store);
+            if release(bytes)
+                && let Some(handle) = reuse(bytes, size)
+            {
+                return Ok(handle);
+            }
             let grown = self.memory.grow(&mut store, (end - have).div_ceil(PAGE));
             if let Err(error) = grown {
                 // A limiter's own error ends the call; that the memory is full does not.
@@ -107,7 +117,8 @@ impl Kernel {
         live(self.memory.data(&store), handle)
     }
 
-    /// Gives a block back. Anything but a live handle is ignored.
+    /// Gives a block back. Anything but a live handle is ignored. The guest may free it once more, so it
+    /// is not reused while there is other room.
     pub(super) fn free(self, mut store: impl AsContextMut, handle: u64) {
         let bytes = self.memory.data_mut(&mut store);
         if live(bytes, handle).is_none() {
@@ -117,12 +128,9 @@ impl Kernel {
         if get(bytes, INPUT_OFFSET) == handle {
             put(bytes, INPUT_LENGTH, 0);
         }
-        let class = class(get_u32(bytes, index(handle - 8)) | 8);
-        let head = get_u32(bytes, head(class));
-        put_u32(bytes, index(handle), head);
-        put_u32(bytes, self::head(class), handle);
-        let nonempty = get(bytes, NONEMPTY) | 1 << class;
-        put(bytes, NONEMPTY, nonempty);
+        let next = get_u32(bytes, RETIRED);
+        put_u32(bytes, index(handle - HEADER), next);
+        put_u32(bytes, RETIRED, handle);
     }
 
     /// The bytes of a live block; `None` for anything else.
@@ -168,6 +176,33 @@ fn live(bytes: &[u8], handle: u64) -> Option<u64> {
     (get(header, 0) == handle ^ LIVE).then(|| get_u32(header, 12))
 }
 
+/// Makes the blocks that the host has freed available. Returns whether there were any.
+fn release(bytes: &mut [u8]) -> bool {
+    let mut handle = get_u32(bytes, RETIRED);
+    put_u32(bytes, RETIRED, 0);
+    let any = handle != 0;
+    // A list that the guest has tied into a ring ends where no more blocks would have room.
+    for _ in 0..bytes.len() / index(HEADER + 8) {
+        if handle < VISIBLE + HEADER || slice(bytes, handle, 8).is_none() {
+            break;
+        }
+        let next = get_u32(bytes, index(handle - HEADER));
+        push(bytes, handle);
+        handle = next;
+    }
+    any
+}
+
+/// Puts a block that is no longer live onto the list for its size.
+fn push(bytes: &mut [u8], handle: u64) {
+    let class = class(get_u32(bytes, index(handle - 8)) | 8);
+    let next = get_u32(bytes, head(class));
+    put_u32(bytes, index(handle - HEADER), next);
+    put_u32(bytes, head(class), handle);
+    let nonempty = get(bytes, NONEMPTY) | 1 << class;
+    put(bytes, NONEMPTY, nonempty);
+}
+
 /// Takes a free block of at least `size` bytes and at most about twice that.
 fn reuse(bytes: &mut [u8], size: u64) -> Option<u64> {
     let class = class(size);
@@ -187,7 +222,7 @@ fn pop(bytes: &mut [u8], class: u64) -> Option<u64> {
     let handle = get_u32(bytes, head(class));
     // A list that the guest has overwritten ends here.
     let valid = handle >= VISIBLE + HEADER && slice(bytes, handle, 8).is_some();
-    let next = if valid { get_u32(bytes, index(handle)) } else { 0 };
+    let next = if valid { get_u32(bytes, index(handle - HEADER)) } else { 0 };
     put_u32(bytes, head(class), next);
     if next == 0 {
         let nonempty = get(bytes, NONEMPTY) & !(1 << class);

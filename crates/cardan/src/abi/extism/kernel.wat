@@ -11,6 +11,7 @@
 ;;  40, 48        output handle and length
 ;;  56 nonempty   bit c is set while free list c has a block
 ;;  64..320       heads of the 64 free lists, u32 each
+;; 320 retired    head of the list of blocks that the host has freed, u32
 ;; 512..          blocks: tag u64, capacity u32, used u32, then `capacity` bytes
 ;;
 ;; Everything below 512 is out of reach of the guest's loads and stores. Block headers are not: a guest
@@ -19,6 +20,10 @@
 ;; A handle is the address of a block's first byte. It is live when the tag before it is the handle
 ;; xored with a constant, which makes `length` and `free` O(1) and false for interior pointers. Freed
 ;; blocks wait in lists by size, two lists for each power of two.
+;;
+;; Guests also free what the host has freed before them: Go's PDK does so with every key and request it
+;; passes. Such a block must not be another block's memory by then, so what the host frees waits apart
+;; and is used again only where the memory would have to grow otherwise.
 (module
   (memory $kernel (export "memory") 1)
 
@@ -56,11 +61,16 @@
   (func $head (param $class i64) (result i32)
     (i32.add (i32.const 64) (i32.shl (i32.wrap_i64 (local.get $class)) (i32.const 2))))
 
+  ;; Where a free block has the next one of its list: in place of its tag, which is never that small. Its
+  ;; data stays as it is, for guests that still look there.
+  (func $link (param $p i64) (result i32)
+    (i32.sub (call $at (local.get $p)) (i32.const 16)))
+
   ;; Takes the first block off a list.
   (func $pop (param $class i64) (result i64)
     (local $p i64)
     (local.set $p (i64.load32_u (call $head (local.get $class))))
-    (i32.store (call $head (local.get $class)) (i32.load (call $at (local.get $p))))
+    (i32.store (call $head (local.get $class)) (i32.load (call $link (local.get $p))))
     (if (i32.eqz (i32.load (call $head (local.get $class))))
       (then
         (i64.store (i32.const 56)
@@ -68,6 +78,35 @@
             (i64.load (i32.const 56))
             (i64.xor (i64.shl (i64.const 1) (local.get $class)) (i64.const -1))))))
     (local.get $p))
+
+  ;; Puts a block that is no longer live onto the list for its size.
+  (func $push (param $p i64)
+    (local $class i64)
+    (local.set $class
+      (call $class
+        (i64.or
+          (i64.load32_u (call $at (i64.sub (local.get $p) (i64.const 8))))
+          (i64.const 8))))
+    (i32.store (call $link (local.get $p)) (i32.load (call $head (local.get $class))))
+    (i32.store (call $head (local.get $class)) (call $at (local.get $p)))
+    (i64.store (i32.const 56)
+      (i64.or
+        (i64.load (i32.const 56))
+        (i64.shl (i64.const 1) (local.get $class)))))
+
+  ;; Makes the blocks that the host has freed available. Returns whether there were any.
+  (func $release (result i32)
+    (local $p i64) (local $next i64)
+    (local.set $p (i64.load32_u (i32.const 320)))
+    (if (i64.eqz (local.get $p))
+      (then (return (i32.const 0))))
+    (i32.store (i32.const 320) (i32.const 0))
+    (loop $more
+      (local.set $next (i64.load32_u (call $link (local.get $p))))
+      (call $push (local.get $p))
+      (local.set $p (local.get $next))
+      (br_if $more (i64.ne (local.get $p) (i64.const 0))))
+    (i32.const 1))
 
   ;; A free block of at least `size` bytes and at most about twice that, or 0.
   (func $reuse (param $size i64) (result i64)
@@ -89,7 +128,8 @@
       (then (return (i64.const 0))))
     (call $pop (i64.ctz (local.get $candidates))))
 
-  ;; A new block at the end of the bump area, or 0 when the memory may not grow.
+  ;; A new block at the end of the bump area, or 0 when the memory may not grow. Before it grows, what the
+  ;; host has freed is looked through.
   (func $bump (param $size i64) (result i64)
     (local $p i64) (local $end i64)
     (local.set $p (i64.load (i32.const 8)))
@@ -103,6 +143,12 @@
       (then (return (i64.const 0))))
     (if (i64.gt_u (local.get $end) (call $bytes))
       (then
+        (if (call $release)
+          (then
+            (local.set $p (call $reuse (local.get $size)))
+            (if (i64.ne (local.get $p) (i64.const 0))
+              (then (return (local.get $p))))
+            (return (call $bump (local.get $size)))))
         (if (i32.eq
               (memory.grow
                 (i32.wrap_i64
@@ -137,24 +183,25 @@
       (i32.wrap_i64 (local.get $n)))
     (local.get $p))
 
-  (func $free (export "free") (param $p i64)
-    (local $class i64)
+  ;; Makes a live block one that is not. Returns whether it was one.
+  (func $bury (param $p i64) (result i32)
     (if (i32.eqz (call $live (local.get $p)))
-      (then (return)))
+      (then (return (i32.const 0))))
     (i64.store (call $at (i64.sub (local.get $p) (i64.const 16))) (i64.const 0))
     (if (i64.eq (local.get $p) (i64.load (i32.const 24)))
       (then (i64.store (i32.const 32) (i64.const 0))))
-    (local.set $class
-      (call $class
-        (i64.or
-          (i64.load32_u (call $at (i64.sub (local.get $p) (i64.const 8))))
-          (i64.const 8))))
-    (i32.store (call $at (local.get $p)) (i32.load (call $head (local.get $class))))
-    (i32.store (call $head (local.get $class)) (call $at (local.get $p)))
-    (i64.store (i32.const 56)
-      (i64.or
-        (i64.load (i32.const 56))
-        (i64.shl (i64.const 1) (local.get $class)))))
+    (i32.const 1))
+
+  (func (export "free") (param $p i64)
+    (if (call $bury (local.get $p))
+      (then (call $push (local.get $p)))))
+
+  ;; What the host does to free a block, for tests; guests cannot import it.
+  (func (export "retire") (param $p i64)
+    (if (call $bury (local.get $p))
+      (then
+        (i32.store (call $link (local.get $p)) (i32.load (i32.const 320)))
+        (i32.store (i32.const 320) (call $at (local.get $p))))))
 
   (func $length (export "length") (param $p i64) (result i64)
     (if (i32.eqz (call $live (local.get $p)))

@@ -574,14 +574,14 @@ fn check_imports(linking: &Linking) -> Result<(), Error> {
             if from != ENV {
                 continue;
             }
-            if *kind != ImportKind::Function {
+            let ImportKind::Function(ty) = kind else {
                 return Err(Error::link(
                     "linked modules cannot access non-function exports of extism kernel",
                 ));
-            }
+            };
             if !fuse::is_kernel_function(name) && !host::NAMES.contains(&name.as_str()) {
                 return Err(Error::link(format!(
-                    "Invalid function import from extism:host/env: {name}\n\n\
+                    "Invalid function import from extism:host/env: {name} {ty}\n\n\
                      Note: this may indicate that the plugin's PDK is newer than this host"
                 )));
             }

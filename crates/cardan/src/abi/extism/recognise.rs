@@ -1,13 +1,13 @@
 //! What a module is, read from its bytes alone.
 
-use wasmparser::{ExternalKind, Parser, Payload, TypeRef};
+use wasmparser::{CompositeInnerType, ExternalKind, FuncType, Parser, Payload, TypeRef, ValType};
 
 use crate::Error;
 
 /// What a module's imports and exports say about it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Inspection {
-    /// Module, name and kind of each import.
+    /// Module, name and type of each import.
     pub(crate) imports: Vec<(String, String, ImportKind)>,
     /// Exported functions.
     pub(crate) functions: Vec<String>,
@@ -15,9 +15,10 @@ pub(crate) struct Inspection {
     pub(crate) memories: Vec<(u64, Option<u64>)>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ImportKind {
-    Function,
+    /// With its type as text.
+    Function(String),
     Other,
 }
 
@@ -28,13 +29,24 @@ pub(crate) fn inspect(module: &[u8]) -> Result<Inspection, Error> {
 
 fn read(module: &[u8]) -> wasmparser::Result<Inspection> {
     let mut found = Inspection::default();
+    let mut types = Vec::new();
     for payload in Parser::new(0).parse_all(module) {
         match payload? {
+            Payload::TypeSection(section) => {
+                for group in section {
+                    types.extend(group?.into_types().map(|ty| match ty.composite_type.inner {
+                        CompositeInnerType::Func(ty) => function_text(&ty),
+                        _ => String::new(),
+                    }));
+                }
+            }
             Payload::ImportSection(section) => {
                 for import in section.into_imports() {
                     let import = import?;
                     let kind = match import.ty {
-                        TypeRef::Func(_) | TypeRef::FuncExact(_) => ImportKind::Function,
+                        TypeRef::Func(ty) | TypeRef::FuncExact(ty) => {
+                            ImportKind::Function(types.get(ty as usize).cloned().unwrap_or_default())
+                        }
                         _ => ImportKind::Other,
                     };
                     found.imports.push((import.module.to_owned(), import.name.to_owned(), kind));
@@ -60,4 +72,13 @@ fn read(module: &[u8]) -> wasmparser::Result<Inspection> {
         }
     }
     Ok(found)
+}
+
+/// A type as wasmtime, and so the reference, writes it.
+fn function_text(ty: &FuncType) -> String {
+    let list = |keyword: &str, types: &[ValType]| {
+        let types: String = types.iter().map(|ty| format!(" {ty}")).collect();
+        if types.is_empty() { types } else { format!(" ({keyword}{types})") }
+    };
+    format!("(type (func{}{}))", list("param", ty.params()), list("result", ty.results()))
 }

@@ -102,7 +102,7 @@ async fn a_bindings_deadline_takes_the_place_of_the_plugins() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dropped_question_was_not_answered() {
     let manager = manager(
-        "- {name: slow, source: hostile/sleep_long.wat, dialect: cardan, limits: {deadline: 300ms}, \
+        "- {name: slow, source: hostile/sleep_long.wat, dialect: cardan, limits: {deadline: 1s}, \
             bindings: [{hook: http.request}]}",
     );
     let mut visit = manager.open(None);

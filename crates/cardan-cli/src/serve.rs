@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use cardan::{Engine, EngineConfig};
 use cardan_gateway::Gateway;
-use cardan_manager::{Applied, ApplyError, Manager};
+use cardan_manager::{Applied, ApplyError, Manager, Pairing, PluginSpec};
 use cardan_services::HttpService;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,7 +37,7 @@ pub(crate) fn serve(
 ) -> Result<(), Failure> {
     let manager = Manager::new(engine(shared)?, RandomState::new().hash_one(std::process::id()));
     warn(&resolved);
-    let applied = apply(&manager, &resolved)?;
+    let applied = apply(&manager, &resolved.plugins, Vec::new())?;
     report(&applied);
     let gateway = Gateway::new(resolved.gateway, manager.clone())
         .map_err(|error| Failure::unusable(format_args!("{}: {error}", path.display())))?;
@@ -101,8 +101,12 @@ pub(crate) fn log(shared: &Shared, default: &str) -> Result<(), Failure> {
     installed.map_err(Failure::failed)
 }
 
-pub(crate) fn apply(manager: &Manager, resolved: &Resolved) -> Result<Applied, Failure> {
-    manager.apply(&resolved.plugins).map_err(|ApplyError(wrong)| {
+pub(crate) fn apply(
+    manager: &Manager,
+    plugins: &[PluginSpec],
+    pairings: Vec<Pairing>,
+) -> Result<Applied, Failure> {
+    manager.apply_with(plugins, pairings).map_err(|ApplyError(wrong)| {
         let wrong: Vec<String> = wrong.iter().map(|wrong| output::brief(wrong)).collect();
         Failure::unusable(wrong.join("\n"))
     })
@@ -188,9 +192,7 @@ fn reload(
         )));
     }
     warn(&resolved);
-    // Everything that can be wrong is found before anything changes.
-    gateway.check(&resolved.gateway).map_err(Failure::unusable)?;
-    let applied = apply(manager, &resolved)?;
-    gateway.replace(resolved.gateway).map_err(Failure::unusable)?;
-    Ok(applied)
+    // Routes and plugins change in one step, and only once everything that can be wrong was found not to be.
+    let pairing = gateway.pairing(resolved.gateway).map_err(Failure::unusable)?;
+    apply(manager, &resolved.plugins, vec![pairing])
 }

@@ -29,7 +29,7 @@ pub(crate) fn run(shared: &Shared, args: &Validate) -> Result<(), Failure> {
 fn check(shared: &Shared, args: &Validate) -> Result<(Vec<String>, Vec<String>), Failure> {
     let resolved = config::read(&args.config, &environment)?;
     let manager = Manager::new(serve::engine(shared)?, 0);
-    let applied = serve::apply(&manager, &resolved)?;
+    let applied = serve::apply(&manager, &resolved.plugins, Vec::new())?;
     Gateway::new(resolved.gateway, manager)
         .map_err(|error| Failure::unusable(format_args!("{}: {error}", args.config.display())))?;
     Ok((applied.loaded, resolved.warnings))

@@ -88,9 +88,10 @@ impl Exchange {
     ) -> (Self, Inbound) {
         let began = Instant::now();
         let (head, body) = request.into_parts();
-        let plan = core.plan.load_full();
+        let snapshot = core.manager.snapshot();
+        let plan = core.plan_of(&snapshot);
         let session = plan.session_header.as_ref().and_then(|name| head.headers.get(name)?.to_str().ok());
-        let visit = core.manager.open(session);
+        let visit = core.manager.open_on(snapshot, session);
         let authority = authority(&head);
         let body = if body.is_end_stream() {
             RequestBody::Whole(Bytes::new())

@@ -35,8 +35,7 @@ mod server;
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-use cardan_manager::Manager;
+use cardan_manager::{Manager, Pairing, Slot, Snapshot};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
@@ -56,7 +55,8 @@ pub struct Gateway(Arc<Core>);
 struct Core {
     manager: Manager,
     client: Client,
-    plan: ArcSwap<Plan>,
+    /// Where the plan lies in every snapshot, so that routes and plugins change in one step.
+    plan: Slot<Plan>,
     connections: Arc<Semaphore>,
     /// Counts the `http.complete` chains under way.
     background: Arc<watch::Sender<usize>>,
@@ -71,41 +71,39 @@ impl Gateway {
     pub fn new(config: Config, manager: Manager) -> Result<Self, ConfigError> {
         let plan = Plan::resolve(config)?;
         Ok(Self(Arc::new(Core {
-            manager,
             client: Client::new(&plan.startup)?,
             connections: Arc::new(Semaphore::new(plan.startup.connections_max)),
             background: Arc::new(watch::Sender::new(0)),
-            plan: ArcSwap::from_pointee(plan),
+            plan: manager.slot(plan),
+            manager,
         })))
     }
 
     /// Goes by another configuration from the next exchange on. Exchanges under way, and connections to
-    /// clients and upstreams, are left alone; what concerns a connection as a whole
-    /// ([`Timeouts::header_read`] and the like) holds for new ones.
-    ///
-    /// Routes and plugins are two things that change one after the other: an exchange that begins between
-    /// the two changes goes by the new of one and the old of the other, to its end.
+    /// clients and upstreams, are left alone. To change plugins in the same step, see
+    /// [`Gateway::pairing`].
     ///
     /// # Errors
     ///
     /// As for [`Gateway::new`], and when [`Startup`] differs. What ran before still runs.
     pub fn replace(&self, config: Config) -> Result<(), ConfigError> {
-        self.0.plan.store(Arc::new(self.next_plan(config)?));
+        self.0.manager.pair(self.pairing(config)?);
         Ok(())
     }
 
-    /// Whether [`Gateway::replace`] would take this configuration. Changes nothing.
+    /// Another configuration, for [`Manager::apply_with`] to put in place together with its plugins: an
+    /// exchange sees the old of both or the new of both.
     ///
     /// # Errors
     ///
-    /// Those of [`Gateway::replace`].
-    pub fn check(&self, config: &Config) -> Result<(), ConfigError> {
-        self.next_plan(config.clone()).map(|_| ())
+    /// As for [`Gateway::replace`].
+    pub fn pairing(&self, config: Config) -> Result<Pairing, ConfigError> {
+        Ok(self.0.plan.pairing(self.next_plan(config)?))
     }
 
     fn next_plan(&self, config: Config) -> Result<Plan, ConfigError> {
         let plan = Plan::resolve(config)?;
-        if plan.startup != self.0.plan.load().startup {
+        if plan.startup != self.0.plan().startup {
             return Err(config::Kind::NeedsRestart.into());
         }
         Ok(plan)
@@ -116,5 +114,20 @@ impl Gateway {
     /// the limits.
     pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         server::serve(self.0.clone(), listener, shutdown).await;
+    }
+}
+
+impl Core {
+    /// What goes for whatever begins now.
+    fn plan(&self) -> Arc<Plan> {
+        self.plan_of(&self.manager.snapshot())
+    }
+
+    #[expect(
+        clippy::expect_used,
+        reason = "the slot was made with a value, and snapshots keep what they have"
+    )]
+    fn plan_of(&self, snapshot: &Snapshot) -> Arc<Plan> {
+        snapshot.paired(&self.plan).expect("every snapshot since this gateway was made has its plan")
     }
 }

@@ -44,7 +44,7 @@ pub(crate) async fn serve(core: Arc<Core>, listener: TcpListener, shutdown: impl
     }
     // Whoever connects from now on is refused, and can go to another process.
     drop(listener);
-    let deadline = Instant::now() + core.plan.load().timeouts.drain;
+    let deadline = Instant::now() + core.plan().timeouts.drain;
     if tokio::time::timeout_at(deadline, graceful.shutdown()).await.is_err() {
         tracing::warn!(connections = connections.len(), "drain timeout: exchanges under way are cut off");
         connections.shutdown().await;
@@ -82,7 +82,7 @@ async fn connection(
 ) {
     // Events are small and must not wait for more to come.
     let _ = stream.set_nodelay(true);
-    let plan = core.plan.load_full();
+    let plan = core.plan();
     let stream = Steady { stream, stall: plan.timeouts.send_stall, alarm: None, waiting: false };
     let (in_flight, watched) = watch::channel(0_usize);
     let in_flight = Arc::new(in_flight);

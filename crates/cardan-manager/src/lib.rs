@@ -9,12 +9,14 @@
 
 mod chain;
 mod manager;
+mod pairing;
 mod resolve;
 mod spec;
 mod visit;
 
 pub use chain::{Chain, Consulted, Subject};
 pub use manager::{Applied, ApplyError, Manager, Snapshot};
+pub use pairing::{Pairing, Slot};
 pub use resolve::{ResolveError, Warning, resolve_entry, resolve_llmproxy};
 pub use spec::{BindingSpec, Bindings, MatchRule, PluginSpec};
 pub use visit::{Cause, Decision, Outcome, Progress, Stop, Visit};

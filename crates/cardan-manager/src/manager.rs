@@ -10,6 +10,7 @@ use cardan_api::HookInfo;
 use serde_json::Value;
 
 use crate::chain::{Binding, Chains};
+use crate::pairing::{Pairing, Pairs, Slot};
 use crate::spec::{BindingSpec, Bindings, PluginSpec};
 use crate::visit::Visit;
 
@@ -53,16 +54,17 @@ impl Loaded {
     }
 }
 
-/// An immutable set of plugins and the order in which they are asked.
-#[derive(Debug, Default)]
+/// An immutable set of plugins, the order in which they are asked, and what hosts keep beside them.
+#[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     generation: u64,
     plugins: Vec<Arc<Loaded>>,
-    chains: Chains,
+    chains: Arc<Chains>,
+    pairs: Pairs,
 }
 
 impl Snapshot {
-    /// Counts up with every snapshot of a manager, from 0 for the empty one.
+    /// Counts the deployments of a manager, from 0 for the empty one.
     pub fn generation(&self) -> u64 {
         self.generation
     }
@@ -70,6 +72,12 @@ impl Snapshot {
     /// The loaded plugins, in the order of installation.
     pub fn plugins(&self) -> impl Iterator<Item = &Plugin> {
         self.plugins.iter().map(|loaded| &loaded.plugin)
+    }
+
+    /// What the host with this slot keeps beside the plugins. `None` for a slot made after this snapshot,
+    /// or by another manager.
+    pub fn paired<T: Send + Sync + 'static>(&self, slot: &Slot<T>) -> Option<Arc<T>> {
+        self.pairs.get(slot)
     }
 
     pub(crate) fn chains(&self) -> &Chains {
@@ -126,6 +134,15 @@ impl Manager {
     ///
     /// When any plugin cannot be loaded, or bound where it is asked to be.
     pub fn apply(&self, specs: &[PluginSpec]) -> Result<Applied, ApplyError> {
+        self.apply_with(specs, Vec::new())
+    }
+
+    /// As [`Manager::apply`], and in the same step puts hosts' own values in place.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Manager::apply`].
+    pub fn apply_with(&self, specs: &[PluginSpec], pairings: Vec<Pairing>) -> Result<Applied, ApplyError> {
         let _alone = self.shared.applying.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.shared.current.load_full();
         let mut wrong = Vec::new();
@@ -166,8 +183,10 @@ impl Manager {
         let dropped = old.plugins.iter().map(|plugin| plugin.spec.name.clone());
         let dropped = dropped.filter(|name| !specs.iter().any(|spec| spec.name == *name)).collect();
         let generation = old.generation + 1;
-        let snapshot = Snapshot { generation, plugins, chains: Chains::compile(bindings) };
-        self.shared.current.store(Arc::new(snapshot));
+        let mut pairs = old.pairs.clone();
+        pairings.into_iter().for_each(|pairing| pairs.put(pairing));
+        let chains = Arc::new(Chains::compile(bindings));
+        self.shared.current.store(Arc::new(Snapshot { generation, plugins, chains, pairs }));
         Ok(Applied { generation, loaded, kept, dropped })
     }
 
@@ -176,11 +195,34 @@ impl Manager {
         self.shared.current.load_full()
     }
 
+    /// A place for a host's own value in every snapshot from now on.
+    pub fn slot<T: Send + Sync + 'static>(&self, first: T) -> Slot<T> {
+        self.amend(|pairs| pairs.add(first))
+    }
+
+    /// Puts a host's value in place; the plugins stay as they are.
+    pub fn pair(&self, pairing: Pairing) {
+        self.amend(|pairs| pairs.put(pairing));
+    }
+
+    fn amend<R>(&self, change: impl FnOnce(&mut Pairs) -> R) -> R {
+        let _alone = self.shared.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut snapshot = Snapshot::clone(&self.shared.current.load());
+        let result = change(&mut snapshot.pairs);
+        self.shared.current.store(Arc::new(snapshot));
+        result
+    }
+
     /// Opens a visit on the current snapshot. `session` is what the client says its session is.
     pub fn open(&self, session: Option<&str>) -> Visit {
+        self.open_on(self.snapshot(), session)
+    }
+
+    /// Opens a visit on a snapshot that was taken before, to go by what else it holds.
+    pub fn open_on(&self, snapshot: Arc<Snapshot>, session: Option<&str>) -> Visit {
         let n = self.shared.visits.fetch_add(1, Ordering::Relaxed);
         let id = format!("{:016x}", mix(self.shared.seed.wrapping_add(n)));
-        Visit::new(self.snapshot(), id, session.unwrap_or(SESSION).to_owned())
+        Visit::new(snapshot, id, session.unwrap_or(SESSION).to_owned())
     }
 
     fn load(&self, spec: &PluginSpec) -> Result<Plugin, cardan::Error> {

@@ -15,6 +15,9 @@ use crate::engine::ticker::{Running, TICK, Ticker};
 pub(crate) const PAGE_BYTES: u64 = 1 << 16;
 /// Ticks after which a call that runs inline counts as slow, and its plugin gets a fiber from then on.
 const INLINE_TICKS: u64 = 2;
+/// What a deadline of 0 means: loops end at once, and what returns at once succeeds, as in Extism's
+/// reference, also when the machine is busy.
+const AT_ONCE_MS: u64 = 8;
 /// Ticks between two looks at whether a long call was cancelled.
 const SLICE_TICKS: u64 = 5;
 
@@ -193,14 +196,18 @@ impl Clock {
     }
 
     /// Sets the deadline of the call that begins now. Returns the ticks until [`Clock::due`] wants to
-    /// be asked. The ticker must be awake by then, since what it says while it sleeps is long past.
+    /// be asked. The ticker must be awake by then, or nothing would end the call.
     pub(crate) fn begin(&mut self, _running: &Running<'_>, deadline: Option<Duration>, pace: Pace) -> u64 {
         self.cancelled.0.requested.store(false, Ordering::Relaxed);
         self.pace = pace;
-        let now = self.ticker.now_ms();
         self.deadline_ms = deadline.map(|deadline| {
+            let ms = match u64::try_from(deadline.as_millis()) {
+                Ok(0) => AT_ONCE_MS,
+                Ok(ms) => ms,
+                Err(_) => u64::MAX,
+            };
             // The tick under way is not over yet, hence one more.
-            now.saturating_add(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)).saturating_add(1)
+            self.ticker.elapsed_ms().saturating_add(ms).saturating_add(1)
         });
         self.slice(INLINE_TICKS)
     }

@@ -87,8 +87,9 @@ impl Ticker {
         Running { ticker: self, stripe }
     }
 
-    /// Milliseconds on the guests' clock. Behind by up to a tick, and by more while nothing runs:
-    /// good for deadlines taken while a [`Running`] is held.
+    /// Milliseconds on the guests' clock, as of the last tick: behind by one, by more where the ticker gets
+    /// no time, and by any time while nothing runs. A deadline is not before its time by this clock if it
+    /// was set by [`Ticker::elapsed_ms`].
     pub(crate) fn now_ms(&self) -> u64 {
         self.now.load(Ordering::Relaxed)
     }
@@ -100,7 +101,8 @@ impl Ticker {
         }
     }
 
-    fn elapsed_ms(&self) -> u64 {
+    /// Milliseconds on the guests' clock, read from the system's.
+    pub(crate) fn elapsed_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 

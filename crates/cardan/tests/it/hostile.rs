@@ -198,7 +198,7 @@ fn load(linkage: Linkage, name: &str) -> PluginBuilder {
 
 fn check(linkage: Linkage, name: &str, end: End) -> Result<(), String> {
     let plugin = match (end, load(linkage, name).load()) {
-        (Elsewhere(_), _) => return Ok(()),
+        (Elsewhere(test), _) => return is_there(test),
         (Refused(kind, why), Err(error)) if error.kind() == kind && error.message().contains(why) => {
             return Ok(());
         }
@@ -260,4 +260,13 @@ fn none_of_them_is_taken_for_anything_else_by_inspection() {
         let readable = !matches!(end, Refused(ErrorKind::Format, _));
         assert!(inspected.is_ok() || !readable, "{name}: {inspected:?}");
     }
+}
+
+/// Whether the test that a row refers to exists.
+fn is_there(test: &str) -> Result<(), String> {
+    let missing = || format!("there is no test {test}");
+    let (module, name) = test.split_once("::").ok_or_else(missing)?;
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it").join(module).with_extension("rs");
+    let source = std::fs::read_to_string(file).map_err(|_| missing())?;
+    if source.contains(&format!("fn {name}(")) { Ok(()) } else { Err(missing()) }
 }

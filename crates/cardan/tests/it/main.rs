@@ -1,10 +1,20 @@
 //! The runtime through its public interface, with real WebAssembly. A module per topic, a `check` per
 //! boundary, a row per case.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::type_complexity,
+    reason = "helpers of tests are tests: a panic there is the failure message, and a row is a tuple"
+)]
 
 mod support;
 
+mod cache;
 mod codes;
 mod features;
 mod host;
 mod hostile;
+mod instances;
 mod kernel;
+mod limits;
+mod pace;

@@ -1,6 +1,7 @@
 //! Hostile guests: each ends in the way its row says, in both linkages, twice, and a friendly plugin beside
 //! it works on.
 
+use std::path::Path;
 use std::time::Duration;
 
 use cardan::{ErrorKind, Fault, LogLevel, PluginBuilder, Report};

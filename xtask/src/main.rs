@@ -1,6 +1,6 @@
 //! What contributors and CI do with this repository beyond `cargo build` and `cargo test`. Every command can
 //! be repeated, and says what it does.
-#![expect(clippy::print_stdout, reason = "a command-line tool talks to its user")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its user")]
 
 mod bench;
 mod check;
@@ -13,6 +13,7 @@ mod tidy;
 mod tool;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -62,7 +63,18 @@ enum Chore {
     },
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The causes and nothing else: where in this program it happened helps nobody.
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let root = root()?;
     match Chore::parse() {
         Chore::Setup { guest_compilers } => setup::run(&root, guest_compilers),

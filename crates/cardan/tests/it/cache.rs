@@ -154,7 +154,10 @@ fn directories_that_are_not_ours() {
     let dir = tempfile::tempdir().unwrap();
     for mode in [0o770, 0o707, 0o777, 0o1777] {
         chmod(dir.path(), mode);
-        check_refused(dir.path(), "other users may write there, and what it holds is executed; run chmod go-w");
+        check_refused(
+            dir.path(),
+            "other users may write there, and what it holds is executed; run chmod go-w",
+        );
     }
     chmod(dir.path(), 0o755);
     open(dir.path()).unwrap();
@@ -188,7 +191,10 @@ fn at_once() {
             scope.spawn(|| {
                 let engine = open(dir.path()).unwrap();
                 for _ in 0..5 {
-                    assert_eq!(engine.load(module().as_bytes()).unwrap().call("run", "").unwrap(), b"compiled");
+                    assert_eq!(
+                        engine.load(module().as_bytes()).unwrap().call("run", "").unwrap(),
+                        b"compiled"
+                    );
                 }
             });
         }

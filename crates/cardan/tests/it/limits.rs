@@ -145,7 +145,11 @@ fn the_budget_counts_the_kernel() {
 /// As the reference's own test of `max_pages`, with a guest of 17 pages.
 #[test]
 fn the_references_test_of_the_budget() {
-    let module = guest(r#"(func (export "run"))"#).replacen(r#"(memory (export "memory") 1)"#, r#"(memory (export "memory") 17)"#, 1);
+    let module = guest(r#"(func (export "run"))"#).replacen(
+        r#"(memory (export "memory") 1)"#,
+        r#"(memory (export "memory") 17)"#,
+        1,
+    );
     for (max_pages, expected) in [(16, Err(Fault::Memory)), (17, Ok(Vec::new()))] {
         let limits = MemoryLimits { max_pages: Some(max_pages), ..MemoryLimits::default() };
         let plugin = engine().load(with_memory(&module, limits)).expect("it loads in any case");
@@ -196,6 +200,10 @@ fn long_errors_are_cut() {
     for linkage in Linkage::BOTH {
         let report = linkage.plugin(&module).load().unwrap().instance().unwrap().call("run", "");
         let error = report.error.unwrap();
-        assert!(error.len() < (1 << 20) + 100 && error.ends_with("... (32505856 bytes more)"), "{}", error.len());
+        assert!(
+            error.len() < (1 << 20) + 100 && error.ends_with("... (32505856 bytes more)"),
+            "{}",
+            error.len()
+        );
     }
 }

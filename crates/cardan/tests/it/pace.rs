@@ -75,10 +75,12 @@ fn after_a_long_pause() {
         (loop $more
           (local.set $i (i32.add (local.get $i) (i32.const 1)))
           (br_if $more (i32.lt_u (local.get $i) (i32.const 30000000)))))"#;
-    let module = guest(&format!(r#"{busy} (func (export "run") (call $busy)) (export "_initialize" (func $busy))"#));
+    let module =
+        guest(&format!(r#"{busy} (func (export "run") (call $busy)) (export "_initialize" (func $busy))"#));
     let limits = Limits { deadline: Some(GENEROUS), start_deadline: GENEROUS, ..Limits::default() };
     // An engine of its own: other tests would keep its clock awake.
-    let own = cardan::Engine::new(cardan::EngineConfig { pool_instances: Some(4), ..Default::default() }).unwrap();
+    let own =
+        cardan::Engine::new(cardan::EngineConfig { pool_instances: Some(4), ..Default::default() }).unwrap();
     let plugin = own.plugin(module.as_bytes()).limits(limits).load().unwrap();
     let short = Limits { deadline: Some(Duration::from_millis(600)), ..Limits::default() };
     let hurried = own.plugin(guest(busy).as_bytes()).limits(short.clone()).load();
@@ -86,7 +88,8 @@ fn after_a_long_pause() {
     std::thread::sleep(Duration::from_millis(1500));
     plugin.call("run", "").unwrap();
     // And it wakes up for deadlines.
-    let endless = own.plugin(guest(r#"(func (export "run") (loop (br 0)))"#).as_bytes()).limits(short).load().unwrap();
+    let endless =
+        own.plugin(guest(r#"(func (export "run") (loop (br 0)))"#).as_bytes()).limits(short).load().unwrap();
     std::thread::sleep(Duration::from_millis(500));
     let start = Instant::now();
     assert_eq!(endless.call("run", "").unwrap_err().fault(), Fault::Deadline);
@@ -178,7 +181,9 @@ fn only_the_one_that_is_meant() {
 }
 
 /// How often another task runs on the only thread while `call` takes its time.
-async fn ticks_beside(call: impl Future<Output = Result<Vec<u8>, cardan::Error>>) -> (u32, Result<Vec<u8>, Fault>) {
+async fn ticks_beside(
+    call: impl Future<Output = Result<Vec<u8>, cardan::Error>>,
+) -> (u32, Result<Vec<u8>, Fault>) {
     let ticks = Arc::new(AtomicU32::new(0));
     let counter = ticks.clone();
     let other = tokio::spawn(async move {
@@ -268,7 +273,11 @@ fn starts_have_a_deadline() {
     let forever = HostFunction::suspending("wait", |_| std::future::pending());
     for linkage in Linkage::BOTH {
         for body in ["(loop (br 0))", "(drop (call $wait (i64.const 0)))"] {
-            for entry in ["(start $f)", r#"(export "_initialize" (func $f))"#, r#"(export "__wasm_call_ctors" (func $f))"#] {
+            for entry in [
+                "(start $f)",
+                r#"(export "_initialize" (func $f))"#,
+                r#"(export "__wasm_call_ctors" (func $f))"#,
+            ] {
                 let module = guest_importing(waits, &format!("(func $f {body}) {entry}"));
                 let loading = linkage.plugin(module.as_bytes()).limits(limits.clone());
                 let error = loading.host_function(forever.clone()).load().unwrap_err();
@@ -354,7 +363,8 @@ fn the_deadline_counts_from_the_call() {
     let plugin = engine().plugin(module.as_bytes()).mode(InstanceMode::Fresh).limits(limits).load().unwrap();
     std::thread::scope(|scope| {
         let start = Instant::now();
-        let calls: Vec<_> = (0..2).map(|_| scope.spawn(|| plugin.call("run", "").unwrap_err().fault())).collect();
+        let calls: Vec<_> =
+            (0..2).map(|_| scope.spawn(|| plugin.call("run", "").unwrap_err().fault())).collect();
         let mut faults: Vec<_> = calls.into_iter().map(|call| call.join().unwrap()).collect();
         faults.sort_by_key(|fault| fault.label());
         // The second one gets the instance when hardly any time is left, or just not.

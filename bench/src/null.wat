@@ -1,0 +1,15 @@
+;; A plugin for `http.request` that does nothing but to let every request pass.
+(module
+  (import "extism:host/env" "alloc" (func $alloc (param i64) (result i64)))
+  (import "extism:host/env" "store_u64" (func $store_u64 (param i64 i64)))
+  (import "extism:host/env" "output_set" (func $output_set (param i64 i64)))
+  (memory 1)
+  (data (i32.const 0) "{\"verdict\":\"continue\"}  ")
+  (func (export "http_request") (result i32)
+    (local $block i64)
+    (local.set $block (call $alloc (i64.const 24)))
+    (call $store_u64 (local.get $block) (i64.load (i32.const 0)))
+    (call $store_u64 (i64.add (local.get $block) (i64.const 8)) (i64.load (i32.const 8)))
+    (call $store_u64 (i64.add (local.get $block) (i64.const 16)) (i64.load (i32.const 16)))
+    (call $output_set (local.get $block) (i64.const 22))
+    (i32.const 0)))

@@ -211,7 +211,8 @@ impl Engine {
         let fits = needs.num_memories <= POOLED_MEMORIES_PER_MODULE
             && needs.num_tables <= POOLED_TABLES_PER_MODULE
             && needs.max_initial_table_size.unwrap_or(0) <= POOLED_TABLE_ELEMENTS as u64
-            && needs.max_initial_memory_size.unwrap_or(0) <= slot_bytes();
+            // wasmtime counts it in pages.
+            && needs.max_initial_memory_size.unwrap_or(0).saturating_mul(PAGE_BYTES) <= slot_bytes();
         if fits { Room::Pooled } else { Room::Roomy }
     }
 }

@@ -36,7 +36,7 @@ pub struct HttpExchange {
     pub url: Url,
     /// As the guest gave them.
     pub headers: Vec<(String, String)>,
-    /// `None` is not the same as empty: it is sent without a length.
+    /// `None` says nothing of a length; where one is due, it is among the headers.
     pub body: Option<Vec<u8>>,
     /// A longer response is [`HttpFailure::TooLarge`].
     pub response_bytes_max: u64,

@@ -7,6 +7,7 @@
     reason = "helpers of tests are tests: a panic there is the failure message, and a row is a tuple"
 )]
 
+mod server;
 mod support;
 
 mod cache;
@@ -14,7 +15,10 @@ mod codes;
 mod features;
 mod host;
 mod hostile;
+mod http;
 mod instances;
 mod kernel;
 mod limits;
+mod linking;
+mod manifest;
 mod pace;

@@ -253,10 +253,16 @@ fn read_request(caller: &mut Caller<'_, State>, request: u64, body: u64) -> wasm
         return Err(malformed(format!("{method:?} is no HTTP method")));
     }
     let headers = request.headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value));
+    let mut headers: Vec<(String, String)> = headers.collect();
+    let framed = headers.iter().any(|(name, _)| name == "content-length" || name == "transfer-encoding");
+    if body.is_none() && !framed && ["POST", "PUT", "PATCH"].contains(&&*method) {
+        // Servers refuse these methods when nothing says how long the body is (RFC 9110, section 8.6).
+        headers.push(("content-length".to_owned(), "0".to_owned()));
+    }
     Ok(HttpExchange {
         method,
         url,
-        headers: headers.collect(),
+        headers,
         body,
         response_bytes_max: state.shared.limits.http_response_bytes_max,
         timeout: state.clock.left(),

@@ -419,7 +419,7 @@ fn start_error(failure: &StartFailure) -> Error {
 /// At least as many pages as a module's memories have at first.
 fn initial_pages(module: &Module) -> u64 {
     let needs = module.resources_required();
-    u64::from(needs.num_memories) * needs.max_initial_memory_size.unwrap_or(0).div_ceil(PAGE_BYTES)
+    u64::from(needs.num_memories).saturating_mul(needs.max_initial_memory_size.unwrap_or(0))
 }
 
 /// What [`Template::link`] works with.

@@ -9,6 +9,7 @@
 
 mod server;
 mod support;
+mod wasi;
 
 mod cache;
 mod codes;

@@ -48,8 +48,9 @@ impl Operation {
         };
         let one = |name: &str, path: &'static str, before: &str, after: &str| {
             let length = path.len();
-            let code =
-                format!("(call ${name} (i32.const {fd}) {before} (i32.const 0) (i32.const {length}) {after})");
+            let code = format!(
+                "(call ${name} (i32.const {fd}) {before} (i32.const 0) (i32.const {length}) {after})"
+            );
             (code, path, "")
         };
         match self {
@@ -199,7 +200,11 @@ fn error_numbers() {
             assert!(!dir.path().join("new").exists() && !dir.path().join("stolen").exists(), "{operation:?}");
             if access == "ro:" {
                 let inside = dir.path().join("inside");
-                assert_eq!(std::fs::read_to_string(inside.join("file")).unwrap(), "in the file", "{operation:?}");
+                assert_eq!(
+                    std::fs::read_to_string(inside.join("file")).unwrap(),
+                    "in the file",
+                    "{operation:?}"
+                );
                 assert_eq!(std::fs::read_dir(inside).unwrap().count(), 5, "{operation:?}");
             }
         }
@@ -209,7 +214,9 @@ fn error_numbers() {
 
 #[test]
 fn without_directories() {
-    for operation in [Operation::Read("file"), Operation::Create("file"), Operation::Mkdir("x"), Operation::Stat("x")] {
+    for operation in
+        [Operation::Read("file"), Operation::Create("file"), Operation::Mkdir("x"), Operation::Stat("x")]
+    {
         for fd in [3, 4, 100, -1] {
             for linkage in Linkage::BOTH {
                 let plugin = linkage.plugin(operation.module(fd).as_bytes()).load().unwrap();
@@ -249,7 +256,8 @@ fn through_the_standard_library() {
         assert_eq!(at("", path).call("try_read", "").code, 1, "{path}");
     }
     // A relative name for the guest's directory.
-    let plugin = files().allow_path(inside.display().to_string(), "data").config("path", "data/file").load().unwrap();
+    let plugin =
+        files().allow_path(inside.display().to_string(), "data").config("path", "data/file").load().unwrap();
     assert_eq!(plugin.call("try_read", "").unwrap(), b"in the file");
 }
 
@@ -338,7 +346,9 @@ fn no_sockets() {
 #[test]
 fn exits() {
     let plugin = files().load().unwrap();
-    for (status, code, failed) in [("0", 0, false), ("1", 1, true), ("125", 125, true), ("126", -1, true), ("-1", -1, true)] {
+    for (status, code, failed) in
+        [("0", 0, false), ("1", 1, true), ("125", 125, true), ("126", -1, true), ("-1", -1, true)]
+    {
         let report = plugin.instance().unwrap().call("exit_with", status);
         assert_eq!((report.code, report.error.is_some()), (code, failed), "{status}: {report:?}");
         assert_eq!(report.output, b"before exit", "{status}");

@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::{guests, tool};
 
-/// Clients that the end-to-end tests point at the gateway, the database proxy and libextism.
-const PYTHON_CLIENTS: [&str; 4] = ["openai", "anthropic", "psycopg[binary]", "extism"];
+/// Clients that the end-to-end tests point at the gateway.
+const PYTHON_CLIENTS: [&str; 1] = ["openai"];
 
 pub(crate) fn run(root: &Path, guest_compilers: bool) -> Result<()> {
     let mut packages: Vec<String> = PYTHON_CLIENTS.map(str::to_owned).into();
@@ -30,6 +30,11 @@ pub(crate) fn run(root: &Path, guest_compilers: bool) -> Result<()> {
         bail!("{failed} steps failed; repeat this command when their causes are removed");
     }
     Ok(())
+}
+
+/// Only what tests cannot do without.
+pub(crate) fn clients(root: &Path) -> Result<()> {
+    python_packages(root, &PYTHON_CLIENTS.map(str::to_owned))
 }
 
 fn rust_targets() -> Result<()> {

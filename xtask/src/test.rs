@@ -12,7 +12,7 @@ pub(crate) fn run(root: &Path, filter: Option<&str>) -> Result<()> {
         return tests(root, &["--", filter]);
     }
     println!("== set-up");
-    setup::run(root, false)?;
+    setup::clients(root)?;
     println!("== check");
     check::run(root)?;
     println!("== guests");

@@ -57,6 +57,24 @@ pub(crate) enum Body {
 }
 
 /// A function that guests import. Registering the same name twice keeps the last.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let engine = cardan::Engine::new(cardan::EngineConfig::default())?;
+/// # let module = br#"(module
+/// #   (import "extism:host/env" "input_offset" (func $input (result i64)))
+/// #   (import "extism:host/env" "length" (func $length (param i64) (result i64)))
+/// #   (import "extism:host/env" "output_set" (func $output (param i64 i64)))
+/// #   (import "extism:host/user" "upper" (func $upper (param i64) (result i64)))
+/// #   (func (export "shout") (local $h i64)
+/// #     (local.set $h (call $upper (call $input)))
+/// #     (call $output (local.get $h) (call $length (local.get $h)))))"#;
+/// let upper = cardan::HostFunction::bytes("upper", |input| Ok(input.to_ascii_uppercase()));
+/// let plugin = engine.plugin(&module[..]).host_function(upper).load()?;
+/// assert_eq!(plugin.call("shout", "hello")?, b"HELLO");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct HostFunction {
     pub(crate) module: String,

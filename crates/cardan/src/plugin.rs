@@ -211,6 +211,19 @@ impl Plugin {
 }
 
 /// An instance of a plugin that its owner keeps: see [`Plugin::instance`].
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let engine = cardan::Engine::new(cardan::EngineConfig::default())?;
+/// let plugin = engine.load("../../guests/prebuilt/kitchen.wasm")?;
+/// let mut instance = plugin.instance()?;
+/// assert_eq!(instance.call("memory_count", "").output, b"1");
+/// assert_eq!(instance.call("memory_count", "").output, b"2");
+/// let report = instance.call("fail", r#"{"code": 4, "message": "no"}"#);
+/// assert_eq!((report.code, report.error.as_deref()), (4, Some("no")));
+/// # Ok(())
+/// # }
+/// ```
 pub struct PluginInstance {
     plugin: Plugin,
     guest: Guest,

@@ -14,6 +14,9 @@ use crate::runtime;
 
 /// Used instances that wait to be cleared away. Beyond that, callers clear away their own.
 const SPENT_MAX: usize = 64;
+/// How often, and after which time, an instance is asked for again when the process has no room for one.
+const FULL_TRIES: u32 = 8;
+const FULL_PAUSE: Duration = Duration::from_millis(1);
 /// How long a call without a deadline waits for an instance.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
@@ -99,12 +102,15 @@ impl Pool {
     /// A new instance. If the process has no room for one, used instances of this and of other plugins
     /// are cleared away first: a new version finds the place taken by what its predecessors left.
     pub(crate) async fn make(&self) -> Result<Guest, Error> {
-        let made = self.template.instantiate(self.vars.clone()).await;
-        if made.as_ref().is_err_and(|error| error.fault() == Fault::Busy) {
-            let own = self.clear_spent();
-            if self.nursery.clear_spent() || own {
-                return self.template.instantiate(self.vars.clone()).await;
+        let mut made = self.template.instantiate(self.vars.clone()).await;
+        for _ in 0..FULL_TRIES {
+            if !made.as_ref().is_err_and(|error| error.fault() == Fault::Busy) {
+                break;
             }
+            // The process has no room: some of it is used instances, ours and others', on their way out.
+            self.clear_spent();
+            tokio::time::sleep(FULL_PAUSE).await;
+            made = self.template.instantiate(self.vars.clone()).await;
         }
         made
     }

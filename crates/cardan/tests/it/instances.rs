@@ -384,6 +384,17 @@ fn the_pool_is_full() {
 
 const ECHO: &str = r#"(module (func (export "run")))"#;
 
+/// Used instances that wait to be cleared away do not stand in anybody's way.
+#[test]
+fn a_small_pool_and_instances_made_ahead() {
+    let engine = Engine::new(EngineConfig { pool_instances: Some(6), ..EngineConfig::default() }).unwrap();
+    let module = std::fs::read(guests().join("prebuilt/kitchen.wasm")).unwrap();
+    let plugin = engine.plugin(module).ready_instances(2).load().unwrap();
+    for _ in 0..300 {
+        assert_eq!(count(&plugin), "1");
+    }
+}
+
 #[test]
 fn many_threads() {
     for mode in [InstanceMode::Fresh, InstanceMode::Shared] {

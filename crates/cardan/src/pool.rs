@@ -107,9 +107,11 @@ impl Pool {
             if !made.as_ref().is_err_and(|error| error.fault() == Fault::Busy) {
                 break;
             }
-            // The process has no room: some of it is used instances, ours and others', on their way out.
-            self.clear_spent();
-            tokio::time::sleep(FULL_PAUSE).await;
+            let own = self.clear_spent();
+            if !self.nursery.clear_spent() && !own {
+                // The nursery may have them, and be about to clear them away itself.
+                tokio::time::sleep(FULL_PAUSE).await;
+            }
             made = self.template.instantiate(self.vars.clone()).await;
         }
         made

@@ -16,7 +16,17 @@ pub(crate) fn engine() -> &'static Engine {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
     ENGINE.get_or_init(|| {
         let http = cardan_services::HttpService::new().unwrap();
-        let engine = Engine::new(EngineConfig { http: Some(Arc::new(http)), ..EngineConfig::default() });
+        // Most guests are loaded many times. What an earlier run left may be another rewriter's work.
+        let cache_dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled");
+        if cache_dir.exists() {
+            // Another run at the same time may be writing there, which does no harm.
+            let _ = std::fs::remove_dir_all(&cache_dir);
+        }
+        let engine = Engine::new(EngineConfig {
+            cache_dir: Some(cache_dir),
+            http: Some(Arc::new(http)),
+            ..EngineConfig::default()
+        });
         let engine = engine.unwrap();
         assert_eq!(engine.pool_failure(), None, "the tests are about the pool, too");
         engine

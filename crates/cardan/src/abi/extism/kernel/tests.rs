@@ -34,11 +34,13 @@ enum Handle {
     /// One of those allocated so far, by a number to be taken modulo their count.
     Known(usize),
     Made(u64),
+    /// So far from the end of the memory.
+    End(i64),
 }
 
 fn handle() -> impl Strategy<Value = Handle> {
-    let made = prop_oneof![Just(0), 0..70_000u64, any::<u64>()];
-    prop_oneof![8 => any::<usize>().prop_map(Handle::Known), 1 => made.prop_map(Handle::Made)]
+    let made = prop_oneof![Just(0), 490..530u64, 0..70_000u64, any::<u64>()];
+    prop_oneof![8 => any::<usize>().prop_map(Handle::Known), 1 => made.prop_map(Handle::Made), 1 => (-20..5i64).prop_map(Handle::End)]
 }
 
 fn size() -> impl Strategy<Value = u64> {
@@ -169,6 +171,7 @@ impl Subject {
             Handle::Known(n) if !self.handles.is_empty() => self.handles[n % self.handles.len()],
             Handle::Known(_) => 0,
             Handle::Made(made) => *made,
+            Handle::End(offset) => (self.memory.data_size(&self.store) as u64).wrapping_add_signed(*offset),
         }
     }
 

@@ -45,7 +45,7 @@ pub(crate) fn serve(
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format_args!("cannot start: {error}")))?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         // Where the file says counts, unless the command line said otherwise.
         let fixed = listen.is_none().then_some(resolved.listen);
         let listen = listen.unwrap_or(resolved.listen);
@@ -64,7 +64,10 @@ pub(crate) fn serve(
         gateway.serve(listener, stop_on(signals.interrupt, signals.terminate)).await;
         reloads.abort();
         Ok(())
-    })
+    });
+    // A reload that hangs, say on a file that is a pipe nobody writes to, does not keep the process alive.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// An engine with the real capabilities.
@@ -93,6 +96,8 @@ pub(crate) fn log(shared: &Shared, default: &str) -> Result<(), Failure> {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // Otherwise a full disk or a closed pipe behind standard error panics in whoever logs.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     let installed = match shared.log_format {
         LogFormat::Text => subscriber.try_init(),

@@ -91,6 +91,8 @@ impl Answer {
         let status = sendable(response.status)?;
         let mut headers = headers::after_edits(HeaderMap::new(), &response.headers)
             .map_err(|NotAField| Problem::Unsendable)?;
+        // How a message is framed is the connection's business, also in answer to HEAD.
+        headers.remove(CONTENT_LENGTH);
         if !headers.contains_key(CONTENT_TYPE)
             && serde_json::from_slice::<serde::de::IgnoredAny>(&response.body).is_ok()
         {
@@ -206,8 +208,15 @@ impl Answer {
         if event.status != self.status.as_u16() {
             self.status = sendable(event.status)?;
         }
+        let length = self.headers.get(CONTENT_LENGTH).cloned();
         self.headers = headers::after_edits(std::mem::take(&mut self.headers), &event.headers)
             .map_err(|NotAField| Problem::Unsendable)?;
+        // Plugins do not frame messages: what they wrote about connection or length would be believed.
+        headers::strip_hop(&mut self.headers);
+        self.headers.remove(CONTENT_LENGTH);
+        if let Some(length) = length {
+            self.headers.insert(CONTENT_LENGTH, length);
+        }
         match (&self.shown, &event.body) {
             (_, None) => Ok(None),
             (Shown::Bytes(shown) | Shown::Assembled(shown), Some(body)) => {

@@ -314,7 +314,7 @@ pub(crate) enum Kind {
     UnknownUpstream { route: String, upstream: String },
     DuplicateUpstream { upstream: String },
     NoUrl { upstream: String },
-    BadUrl { upstream: String, url: String, why: &'static str },
+    BadUrl { upstream: String, number: usize, why: &'static str },
     BadPath { route: String, path: String },
     HeaderBytes,
     Zero { what: &'static str },
@@ -343,8 +343,9 @@ impl fmt::Display for ConfigError {
             }
             Kind::DuplicateUpstream { upstream } => write!(f, "two upstreams are called `{upstream}`"),
             Kind::NoUrl { upstream } => write!(f, "upstream `{upstream}` has no URL"),
-            Kind::BadUrl { upstream, url, why } => {
-                write!(f, "upstream `{upstream}` has the URL `{url}`, but a URL here {why}")
+            // Not the URL itself: it may hold a password or a key from the environment.
+            Kind::BadUrl { upstream, number, why } => {
+                write!(f, "URL {number} of upstream `{upstream}` cannot be used: a URL here {why}")
             }
             Kind::BadPath { route, path } => {
                 write!(

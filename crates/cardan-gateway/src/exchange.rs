@@ -87,7 +87,9 @@ impl Exchange {
         request: Request<Incoming>,
     ) -> (Self, Inbound) {
         let began = Instant::now();
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        // Before plugins set fields that a client's `Connection` could name, and so take out again.
+        headers::strip_hop(&mut head.headers);
         let snapshot = core.manager.snapshot();
         let plan = core.plan_of(&snapshot);
         let session = plan.session_header.as_ref().and_then(|name| head.headers.get(name)?.to_str().ok());

@@ -69,14 +69,14 @@ impl Group {
                 return Err(Kind::NoUrl { upstream: config.name.clone() }.into());
             }
             Service::Remote(urls) => {
-                let base = |url: &String| {
+                let base = |(i, url): (usize, &String)| {
                     Base::parse(url).map_err(|why| Kind::BadUrl {
                         upstream: config.name.clone(),
-                        url: url.clone(),
+                        number: i + 1,
                         why,
                     })
                 };
-                Resolved::Remote(urls.iter().map(base).collect::<Result<_, _>>()?)
+                Resolved::Remote(urls.iter().enumerate().map(base).collect::<Result<_, _>>()?)
             }
         };
         if config.tries_max == 0 {

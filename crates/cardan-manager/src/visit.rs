@@ -17,6 +17,9 @@ const ATTRIBUTES_MAX: usize = 256;
 /// Most bytes of attributes, names and text and numbers counted: each later plugin is shown them all.
 const ATTRIBUTE_BYTES_MAX: usize = 1 << 20;
 
+/// Most bytes of an error that are logged.
+const ERROR_BYTES_MAX: usize = 4 << 10;
+
 /// One request or session: pins a snapshot, and the instances that plugins keep for it.
 ///
 /// Not shared: a host asks one question at a time. Dropping it, also in the middle of a question, ends
@@ -213,6 +216,7 @@ impl Visit {
         match checked {
             Ok(verdict) => self.follow(binding, event, verdict, asked),
             Err((fault, error)) => {
+                let error = shorten(&error);
                 tracing::warn!(
                     target: "cardan::fault", visit = self.id, hook = H::NAME, fault = fault.label(), error,
                     "a plugin has no verdict"
@@ -299,4 +303,9 @@ fn weight(value: &Value) -> usize {
             members.iter().map(|(key, value)| key.len() + 4 + weight(value)).sum::<usize>() + 2
         }
     }
+}
+
+/// The beginning of an error, which may quote a guest at any length.
+fn shorten(error: &str) -> &str {
+    &error[..error.floor_char_boundary(ERROR_BYTES_MAX)]
 }

@@ -7,11 +7,10 @@
 #![expect(unsafe_code, reason = "wasmtime cannot check that a file is code it compiled; this module does")]
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher as _, Hash, Hasher, RandomState};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 use wasmtime::Module;
@@ -113,8 +112,8 @@ impl CompileCache {
 
     /// Writes a file so that it appears whole or not at all, also when the machine stops.
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let unique = format!(".{}-{}.tmp", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        // Random: processes in containers share a directory and may all have the same id.
+        let unique = format!(".{:016x}.tmp", RandomState::new().hash_one(path));
         let temporary = self.dir.join(unique);
         let written = OpenOptions::new()
             .write(true)

@@ -43,6 +43,17 @@ fn handle() -> impl Strategy<Value = Handle> {
     prop_oneof![8 => any::<usize>().prop_map(Handle::Known), 1 => made.prop_map(Handle::Made), 1 => (-20..5i64).prop_map(Handle::End)]
 }
 
+/// Places to store to: in a block, or where nothing may be written. A block's header may be, and what comes
+/// of that is another test's matter.
+fn target() -> impl Strategy<Value = Handle> {
+    prop_oneof![
+        8 => any::<usize>().prop_map(Handle::Known),
+        1 => (0..500u64).prop_map(Handle::Made),
+        1 => ((1u64 << 32)..u64::MAX).prop_map(Handle::Made),
+        1 => (0..5i64).prop_map(Handle::End),
+    ]
+}
+
 fn size() -> impl Strategy<Value = u64> {
     prop_oneof![
         20 => 0..200u64,
@@ -52,8 +63,7 @@ fn size() -> impl Strategy<Value = u64> {
     ]
 }
 
-/// Offsets that stay within a block's data mostly, and do not reach another block's header: what comes of
-/// that is another test's matter.
+/// Offsets that stay within a block's data mostly, and do not reach another block's header.
 fn offset() -> impl Strategy<Value = i64> {
     prop_oneof![9 => 0..8i64, 1 => Just(1i64 << 40)]
 }
@@ -68,8 +78,8 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => handle().prop_map(LengthUnsafe),
         1 => (handle(), offset()).prop_map(|(handle, at)| LoadByte(handle, at)),
         2 => (handle(), offset()).prop_map(|(handle, at)| LoadWord(handle, at)),
-        1 => (handle(), offset(), any::<u8>()).prop_map(|(handle, at, byte)| StoreByte(handle, at, byte)),
-        2 => (handle(), any::<u64>()).prop_map(|(handle, word)| StoreWord(handle, 0, word)),
+        1 => (target(), offset(), any::<u8>()).prop_map(|(handle, at, byte)| StoreByte(handle, at, byte)),
+        2 => (target(), any::<u64>()).prop_map(|(handle, word)| StoreWord(handle, 0, word)),
         1 => (0..40u64).prop_map(InputByte),
         1 => prop_oneof![0..40u64, any::<u64>()].prop_map(InputWord),
         1 => (handle(), size()).prop_map(|(handle, size)| InputSet(handle, size)),
@@ -275,7 +285,7 @@ fn three_forms_of_one_allocator() {
     let plan = Plan { shadowed: &[], reserve_pages: 4 };
     let fused = Module::new(&engine, fuse::fuse(&relay(), plan).unwrap()).unwrap();
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
-        cases: 150,
+        cases: 500,
         failure_persistence: None,
         ..ProptestConfig::default()
     });

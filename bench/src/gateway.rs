@@ -60,6 +60,26 @@ plugins:
     Setup {
         plugins: "\
 plugins:
+  - name: 'null'
+    source: null.wat
+    limits: { ready: 0 }
+    bindings: [{ hook: http.request, body: none }]
+",
+        row: Some(("gateway, a null plugin at http.request, none ready", None)),
+    },
+    Setup {
+        plugins: "\
+plugins:
+  - name: 'null'
+    source: null.wat
+    instance: shared
+    bindings: [{ hook: http.request, body: none }]
+",
+        row: Some(("gateway, a null plugin at http.request, shared instances", None)),
+    },
+    Setup {
+        plugins: "\
+plugins:
   - name: pii-mask
     source: pii-mask.wasm
     bindings: [{ hook: http.request }]

@@ -290,7 +290,10 @@ fn wrong_configurations() {
         ("plugins: [{name: a, source: echo.wasm}]", &["plugin a: it has no export", "dialect"]),
         ("plugins: [{name: a, source: START_TRAPS}]", &["plugin a: ", "wasm trap"]),
         ("routes: [{path: /, upstream: x}]", &["route `/` names the upstream `x`, which is not defined"]),
-        ("upstreams: [{name: x, urls: ['ftp://h']}]", &["URL 1 of upstream `x`", "begins with http:// or https://"]),
+        (
+            "upstreams: [{name: x, urls: ['ftp://h']}]",
+            &["URL 1 of upstream `x`", "begins with http:// or https://"],
+        ),
         ("upstreams: [{name: x, builtin: {}}, {name: x, builtin: {}}]", &["two upstreams are called `x`"]),
         ("timeouts: {drain: soon}", &["\"soon\"", "a time such as \"100ms\""]),
     ];

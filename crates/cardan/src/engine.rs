@@ -6,7 +6,7 @@
 //! kernel or an address-space limit does not allow a pool. *Metered* counts fuel.
 
 pub(crate) mod cache;
-mod kernel_features;
+pub(crate) mod dirty_pages;
 pub(crate) mod nursery;
 pub(crate) mod ticker;
 
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use wasmtime::{
-    Config, InstanceAllocationStrategy, PoolConcurrencyLimitError, PoolingAllocationConfig,
+    Config, Enabled, InstanceAllocationStrategy, PoolConcurrencyLimitError, PoolingAllocationConfig,
     WasmBacktraceDetails,
 };
 
@@ -25,6 +25,7 @@ use crate::plugin::PluginBuilder;
 use crate::source::Source;
 use crate::{Error, Plugin};
 use cache::CompileCache;
+use dirty_pages::DirtyPages;
 use nursery::Nursery;
 use ticker::Ticker;
 
@@ -34,21 +35,23 @@ const POOLED_MEMORIES_PER_MODULE: u32 = 4;
 const POOLED_TABLES_PER_MODULE: u32 = 4;
 /// Elements of one table in the pool.
 const POOLED_TABLE_ELEMENTS: usize = 20_000;
-/// Dirty memory up to this size is cleared in place; what lies beyond goes back to the kernel.
+/// Of an instance that is thrown away, memory up to this size is cleared in place where instances cannot
+/// be put back to their beginning; what lies beyond goes back to the kernel.
 const KEEP_RESIDENT_BYTES: usize = 2 << 20;
-/// The same for tables and for the stacks of suspended guests.
+/// The same, everywhere, for tables and for the stacks of suspended guests.
 const KEEP_RESIDENT_SMALL_BYTES: usize = 64 << 10;
 /// Stack of a guest. A suspendable guest has this and as much again for the host's own frames.
 const GUEST_STACK_BYTES: usize = 512 << 10;
 
-/// How instances are cleaned between two uses of a pool slot.
+/// Where the fresh instance of a call comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Isolation {
-    /// The fastest way that is sound on this machine. Where no memory can ever be swapped out, only
-    /// pages that the kernel reports as written are reset; elsewhere everything is.
+    /// From another call, put back byte for byte to where it began, if that can be done completely: the
+    /// kernel has to tell which pages were written (Linux 6.7), and the guest must have no state but its
+    /// memory and numbers in globals, and must not ask its host anything while it starts. Else it is new.
     #[default]
     Auto,
-    /// Always reset everything, whatever the kernel reports.
+    /// Always a new one, whatever the kernel reports.
     Strict,
 }
 
@@ -61,7 +64,7 @@ pub struct EngineConfig {
     /// Instances alive at once in the pool; `None` means 1,000. Each reserves some 8 GiB of *address
     /// space*, not memory.
     pub pool_instances: Option<u32>,
-    /// How pool slots are cleaned.
+    /// Where fresh instances come from.
     pub isolation: Isolation,
     /// What carries out the HTTP requests that guests are granted. Without one they are refused.
     pub http: Option<Arc<dyn HttpClient>>,
@@ -86,6 +89,7 @@ pub struct Engine {
 
 struct Shared {
     config: EngineConfig,
+    dirty_pages: Option<Arc<DirtyPages>>,
     pooled: Result<wasmtime::Engine, String>,
     roomy: OnceLock<wasmtime::Engine>,
     metered: OnceLock<wasmtime::Engine>,
@@ -117,7 +121,15 @@ impl Engine {
     /// When the cache directory cannot be made, or belongs to somebody else.
     pub fn new(config: EngineConfig) -> Result<Self, Error> {
         let cache = config.cache_dir.as_deref().map(CompileCache::open).transpose()?;
-        let pooled = wasmtime::Engine::new(&pooled_config(&config)).map_err(|error| format!("{error:#}"));
+        let dirty_pages = match config.isolation {
+            Isolation::Auto => DirtyPages::open().map(Arc::new),
+            Isolation::Strict => None,
+        };
+        // An instance that can be put back is seldom thrown away, and its successor in the slot must not
+        // find pages that look as if it had written them.
+        let keep_resident_bytes = if dirty_pages.is_some() { 0 } else { KEEP_RESIDENT_BYTES };
+        let pooled = wasmtime::Engine::new(&pooled_config(&config, keep_resident_bytes));
+        let pooled = pooled.map_err(|error| format!("{error:#}"));
         if let Err(reason) = &pooled {
             tracing::warn!(reason, "no instance pool on this machine, instances are allocated on demand");
         }
@@ -128,6 +140,7 @@ impl Engine {
         let nursery = Nursery::start(&ticker);
         let shared = Shared {
             config,
+            dirty_pages,
             pooled,
             roomy: OnceLock::new(),
             metered: OnceLock::new(),
@@ -163,6 +176,11 @@ impl Engine {
 
     pub(crate) fn cache(&self) -> Option<&CompileCache> {
         self.shared.cache.as_ref()
+    }
+
+    /// `None` where instances cannot, or shall not, be put back to their beginning.
+    pub(crate) fn dirty_pages(&self) -> Option<&Arc<DirtyPages>> {
+        self.shared.dirty_pages.as_ref()
     }
 
     pub(crate) fn ticker(&self) -> &Arc<Ticker> {
@@ -255,7 +273,7 @@ fn base_config() -> Config {
     config
 }
 
-fn pooled_config(config: &EngineConfig) -> Config {
+fn pooled_config(config: &EngineConfig, keep_resident_bytes: usize) -> Config {
     let instances = config.pool_instances.unwrap_or(1000).max(1);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_core_instances(instances)
@@ -270,12 +288,13 @@ fn pooled_config(config: &EngineConfig) -> Config {
         // The kernel's memory may take all that a plugin may have, and a page of its own.
         .max_memory_size(usize::try_from(slot_bytes() + PAGE_BYTES).unwrap_or(usize::MAX))
         .table_elements(POOLED_TABLE_ELEMENTS)
-        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
+        .linear_memory_keep_resident(keep_resident_bytes)
         .table_keep_resident(KEEP_RESIDENT_SMALL_BYTES)
         .async_stack_keep_resident(KEEP_RESIDENT_SMALL_BYTES)
         // Batching improves the median and makes the 99th percentile several times worse.
         .decommit_batch_size(1)
-        .pagemap_scan(kernel_features::pagemap_scan(config.isolation));
+        // On wasmtime 48 it overlooks swapped-out pages; see `dirty_pages.rs`.
+        .pagemap_scan(Enabled::No);
     let mut engine = base_config();
     engine.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     engine

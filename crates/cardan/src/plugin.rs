@@ -124,7 +124,8 @@ impl Plugin {
     /// When the guest's initialisation fails.
     pub fn instance(&self) -> Result<PluginInstance, Error> {
         let vars = Arc::<Vars>::default();
-        let guest = runtime::block_on(self.admitted.pool.template.instantiate(vars));
+        let pool = &self.admitted.pool;
+        let guest = runtime::block_on(pool.with_room(|| pool.template.instantiate(vars.clone())));
         let guest = guest.map_err(|error| error.of(&self.admitted.name))?;
         Ok(PluginInstance { plugin: self.clone(), guest })
     }
@@ -274,7 +275,9 @@ impl PluginInstance {
     /// A program has run to its end: the next call gets a new instance. Variables are gone, the
     /// configuration is not.
     async fn renew(&mut self) -> Result<(), Error> {
-        self.guest = self.plugin.admitted.pool.template.succeed(self.guest.heritage()).await?;
+        let pool = &self.plugin.admitted.pool;
+        let heritage = self.guest.heritage();
+        self.guest = pool.with_room(|| pool.template.succeed(heritage.clone())).await?;
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! A plugin's instances: how many there may be, who gets which, and what becomes of one after a call.
 
+use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -17,6 +18,9 @@ const SPENT_MAX: usize = 64;
 /// How often, and after which time, an instance is asked for again when the process has no room for one.
 const FULL_TRIES: u32 = 8;
 const FULL_PAUSE: Duration = Duration::from_millis(1);
+/// Instances that were put back to their beginning and wait for a call, for each thread of the machine
+/// that could call one, beside those that are wanted anyway.
+const KEPT_PER_THREAD: usize = 1;
 /// How long a call without a deadline waits for an instance.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
@@ -26,11 +30,15 @@ pub(crate) struct Pool {
     pub(crate) vars: Arc<Vars>,
     mode: InstanceMode,
     ready_wanted: usize,
+    ready_max: usize,
     permits: Arc<Semaphore>,
     nursery: Arc<Nursery>,
     this: Weak<Pool>,
     asked: AtomicBool,
-    /// Instances nobody has called yet; of shared plugins also those that served and may serve again.
+    /// The nursery knows that instances here can give way.
+    listed: AtomicBool,
+    /// Instances nobody has called yet, or that are as good as new; of shared plugins also those that
+    /// served and may serve again.
     ready: Mutex<Vec<Guest>>,
     spent: Mutex<Vec<Guest>>,
 }
@@ -48,15 +56,19 @@ pub(crate) struct PoolPlan {
 
 impl Pool {
     pub(crate) fn new(template: Template, plan: &PoolPlan, nursery: Arc<Nursery>) -> Arc<Self> {
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let ready_wanted = plan.ready_wanted.min(plan.instances_max) as usize;
         Arc::new_cyclic(|this| Self {
             template,
             vars: Arc::default(),
             mode: plan.mode,
-            ready_wanted: plan.ready_wanted.min(plan.instances_max) as usize,
+            ready_wanted,
+            ready_max: ready_wanted + threads * KEPT_PER_THREAD,
             permits: Arc::new(Semaphore::new(plan.instances_max.max(1) as usize)),
             nursery,
             this: this.clone(),
             asked: AtomicBool::new(false),
+            listed: AtomicBool::new(false),
             ready: Mutex::default(),
             spent: Mutex::default(),
         })
@@ -91,38 +103,68 @@ impl Pool {
 
     /// A ready instance, else a new one.
     pub(crate) async fn take(&self) -> Result<Guest, Error> {
-        let ready = lock(&self.ready).pop();
-        self.ask_for_more();
+        let (ready, left) = {
+            let mut ready = lock(&self.ready);
+            (ready.pop(), ready.len())
+        };
+        // Instances that come back by themselves are missed only when the last of them is out.
+        if left == 0 || !self.template.rewinds() {
+            self.ask_for_more();
+        }
         match ready {
             Some(guest) => Ok(guest),
             None => self.make().await,
         }
     }
 
-    /// A new instance. If the process has no room for one, used instances of this and of other plugins
-    /// are cleared away first: a new version finds the place taken by what its predecessors left.
+    /// A new instance for the plugin's calls.
     pub(crate) async fn make(&self) -> Result<Guest, Error> {
-        let mut made = self.template.instantiate(self.vars.clone()).await;
+        self.with_room(|| self.template.instantiate(self.vars.clone())).await
+    }
+
+    /// Makes a new instance. If the process has no room for one, used instances of this and of other
+    /// plugins are cleared away first, then those that only wait in case they are needed: a new version
+    /// finds the place taken by what its predecessors left.
+    pub(crate) async fn with_room<F>(&self, make: impl Fn() -> F) -> Result<Guest, Error>
+    where
+        F: Future<Output = Result<Guest, Error>>,
+    {
+        let mut made = make().await;
         for _ in 0..FULL_TRIES {
             if !made.as_ref().is_err_and(|error| error.fault() == Fault::Busy) {
                 break;
             }
             let own = self.clear_spent();
-            if !self.nursery.clear_spent() && !own {
+            if !self.nursery.clear_spent() && !own && !self.nursery.make_room() {
                 // The nursery may have them, and be about to clear them away itself.
                 tokio::time::sleep(FULL_PAUSE).await;
             }
-            made = self.template.instantiate(self.vars.clone()).await;
+            made = make().await;
         }
         made
     }
 
     /// Takes an instance back after a call that went well.
     pub(crate) fn put_back(&self, guest: Guest) {
-        if self.mode == InstanceMode::Shared && !guest.is_spent() {
-            lock(&self.ready).push(guest);
-        } else {
-            self.discard(guest);
+        match self.mode {
+            InstanceMode::Shared if !guest.is_spent() => lock(&self.ready).push(guest),
+            InstanceMode::Fresh if self.template.rewinds() => self.keep(guest),
+            _ => self.discard(guest),
+        }
+    }
+
+    /// Keeps an instance for a later call, which finds it as it was before its first one.
+    fn keep(&self, guest: Guest) {
+        let Some(guest) = guest.rewound(&self.template) else { return };
+        {
+            let mut ready = lock(&self.ready);
+            if ready.len() >= self.ready_max {
+                return;
+            }
+            ready.push(guest);
+        }
+        if !self.listed.load(Ordering::Relaxed) && !self.listed.swap(true, Ordering::Relaxed) {
+            self.nursery.keeps(self.this.clone());
         }
     }
 
@@ -164,6 +206,15 @@ impl Nursed for Pool {
     fn clear_spent(&self) -> bool {
         let spent = std::mem::take(&mut *lock(&self.spent));
         !spent.is_empty()
+    }
+
+    fn give_way(&self) -> bool {
+        self.listed.store(false, Ordering::Relaxed);
+        let mut ready = lock(&self.ready);
+        let kept = ready.len().min(self.ready_wanted);
+        let others = ready.split_off(kept);
+        drop(ready);
+        !others.is_empty()
     }
 
     fn tend(&self) {

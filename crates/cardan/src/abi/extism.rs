@@ -8,6 +8,7 @@ mod kernel;
 mod link;
 pub(crate) mod manifest;
 mod recognise;
+mod rewind;
 mod vars;
 mod wasi;
 

@@ -23,3 +23,4 @@ mod limits;
 mod linking;
 mod manifest;
 mod pace;
+mod rewind;

@@ -14,7 +14,9 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use super::codec::{self, Report};
 use super::kernel::Kernel;
 use super::link::{Export, Heritage, Shape, Shared, Template};
+use super::rewind::Rewindable;
 use super::vars::Vars;
+use super::wasi::WasiGrant;
 use crate::limits::{CancelHandle, Clock, Meter, Metered, Pace};
 
 /// How much longer than its deadline a waiting call may take: the clock's own resolution, twice.
@@ -66,6 +68,8 @@ pub(crate) struct Guest {
     pub(super) kernel: Kernel,
     /// `_start` has run: the next call wants a new instance.
     pub(super) spent: bool,
+    /// What it takes to put this instance back to its beginning, where that can be done.
+    pub(super) rewindable: Option<Rewindable>,
 }
 
 /// One call to make.
@@ -179,6 +183,17 @@ impl Guest {
     pub(crate) fn heritage(&self) -> Heritage {
         let State { vars, config, .. } = self.store.data();
         Heritage { vars: vars.clone(), config: config.clone(), cancelled: self.cancel_handle() }
+    }
+
+    /// Puts the instance back to where it was before its first call: for the next one it is as good as
+    /// new. To be asked only after calls that went well. `None` where that cannot be done.
+    pub(crate) fn rewound(mut self, template: &Template) -> Option<Self> {
+        let rewindable = self.rewindable.as_mut().filter(|_| !self.spent)?;
+        template.rewinding()?.rewind(rewindable, &mut self.store).ok()?;
+        let state = self.store.data_mut();
+        state.http = LastResponse::default();
+        state.wasi = state.shared.wasi.as_ref().map(WasiGrant::context).transpose().ok()?;
+        Some(self)
     }
 
     /// Whether the next call needs another instance.

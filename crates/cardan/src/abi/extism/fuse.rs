@@ -11,7 +11,11 @@
 //!   functions ready and a deadline set.
 //! - `memory.grow` takes its first pages from a reserve that the memory already has. A grow in a fresh
 //!   instance costs two system calls, more than the rest of a small call.
+//!
+//! And where memories and numbers in globals are all that a call can change, the host is given names for
+//! them, so that it can put an instance back to its beginning (`rewind.rs`).
 
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -27,7 +31,7 @@ use wasm_encoder::{
 use wasmparser::{ExternalKind, FuncType, FunctionBody, KnownCustom, Operator, Parser, Payload, TypeRef};
 
 /// Bump when the output changes for the same input: it is part of the compile cache's key.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 /// The import module the kernel stands in for.
 pub(super) const ENV: &str = "extism:host/env";
@@ -107,6 +111,9 @@ pub(super) fn fuse(guest: &[u8], plan: Plan<'_>) -> Result<Vec<u8>, Unfusable> {
         );
         out.functions.function(shape.grow_type());
         out.codes.function(&reserve.grow_function());
+    }
+    if let Some(globals) = state::rewound(guest) {
+        out.name_state(&shape, &globals);
     }
     Ok(out.finish())
 }
@@ -392,6 +399,18 @@ impl Sections {
         Ok(())
     }
 
+    /// Exports what calls can change: all memories, and these globals of the guest.
+    fn name_state(&mut self, shape: &Shape, globals: &[u32]) {
+        // Memories of its own and the kernel's, which is the last.
+        for memory in 0..=shape.kernel_memory {
+            self.exports.export(&rewound_memory(memory as usize), ExportKind::Memory, memory);
+        }
+        let reserve = shape.reserve.as_ref().map(|reserve| reserve.global);
+        for (index, global) in globals.iter().copied().chain(reserve).enumerate() {
+            self.exports.export(&rewound_global(index), ExportKind::Global, global);
+        }
+    }
+
     fn finish(self) -> Vec<u8> {
         let mut module = Module::new();
         module.section(&self.types).section(&self.imports).section(&self.functions);
@@ -418,6 +437,16 @@ impl Sections {
 /// The name under which a fused module exports something of the kernel.
 pub(super) fn reserved(name: &str) -> String {
     format!("{RESERVED}kernel/{name}")
+}
+
+/// The name of the memory `index` of a fused module whose instances can be put back to their beginning.
+pub(super) fn rewound_memory(index: usize) -> String {
+    format!("{RESERVED}rewound/memory/{index}")
+}
+
+/// The name of one of the mutable globals of such a module.
+pub(super) fn rewound_global(index: usize) -> String {
+    format!("{RESERVED}rewound/global/{index}")
 }
 
 /// Copies the kernel, its indices moved behind the guest's.

@@ -14,6 +14,7 @@ use super::host::{self, Outgoing};
 use super::kernel::Kernel;
 use super::manifest::{MAIN, NamedModule};
 use super::recognise::{ImportKind, inspect};
+use super::rewind::Rewinding;
 use super::vars::Vars;
 use super::wasi::{GuestOutput, WasiGrant};
 use crate::Error;
@@ -57,7 +58,7 @@ pub(crate) struct Shared {
     pub(super) log: Arc<dyn LogSink>,
     pub(super) may_wait: bool,
     config: Arc<BTreeMap<String, String>>,
-    wasi: Option<WasiGrant>,
+    pub(super) wasi: Option<WasiGrant>,
     slow: Arc<AtomicBool>,
 }
 
@@ -70,6 +71,8 @@ pub(crate) struct Template {
     main: Module,
     exports: HashMap<String, Export>,
     initialisers: Vec<Initialiser>,
+    /// `None` where every call needs a new instance.
+    rewinding: Option<Rewinding>,
     /// Calls left until the plugin may run on its caller's stack.
     probation: AtomicU32,
     /// Starting has been seen to take next to no time.
@@ -77,6 +80,7 @@ pub(crate) struct Template {
 }
 
 /// What an instance shares with the one it replaces.
+#[derive(Clone)]
 pub(crate) struct Heritage {
     pub(crate) vars: Arc<Vars>,
     pub(crate) config: Arc<BTreeMap<String, String>>,
@@ -195,13 +199,24 @@ impl Template {
             wasi,
             slow: Arc::default(),
         });
+        let initialisers = initialisers(&main);
+        let rewinding = match &linkage {
+            Linkage::Fused { start, .. } => {
+                // What a guest finds out when it starts (a random number, the time, a variable) differs
+                // from instance to instance. One that asks nobody always begins the same.
+                let asks = (start.is_some() || !initialisers.is_empty()) && main.imports().len() > 0;
+                engine.dirty_pages().filter(|_| !asks).and_then(|pages| Rewinding::plan(&main, pages))
+            }
+            Linkage::Beside { .. } => None,
+        };
         Ok(Self {
             shared,
             engine: engine.clone(),
             wasmtime,
             linkage,
             exports: exports(&main),
-            initialisers: initialisers(&main),
+            initialisers,
+            rewinding,
             main,
             probation: AtomicU32::new(PROBATION_CALLS),
             starts_promptly: AtomicBool::new(false),
@@ -254,13 +269,24 @@ impl Template {
         let mut store = self.store(&running, heritage)?;
         let (main, kernel) = self.start(&mut store).await.map_err(|failure| start_error(&failure))?;
         store.data_mut().meter.started();
-        let mut guest = Guest { store, main, kernel, spent: false };
+        let mut guest = Guest { store, main, kernel, spent: false, rewindable: None };
         let initialised = self.initialise(&mut guest).await;
         initialised.map_err(|error| start_error(&StartFailure::Run(error)))?;
+        guest.rewindable =
+            self.rewinding.as_ref().and_then(|rewinding| rewinding.prepare(&guest.main, &mut guest.store));
         if ticker.now_ms().saturating_sub(started_ms) <= PROMPT_MS {
             self.starts_promptly.store(true, Ordering::Relaxed);
         }
         Ok(guest)
+    }
+
+    /// Whether instances can be put back to their beginning.
+    pub(crate) fn rewinds(&self) -> bool {
+        self.rewinding.is_some()
+    }
+
+    pub(super) fn rewinding(&self) -> Option<&Rewinding> {
+        self.rewinding.as_ref()
     }
 
     /// Links a command without running it: its start section belongs to its calls. Modules beside it are

@@ -101,6 +101,7 @@ fn with_contest<T>(
     let wasm = args.guest(job.guest)?;
     let shared = ours::load(engine, &wasm, InstanceMode::Shared)?;
     let fresh = ours::load(engine, &wasm, InstanceMode::Fresh)?;
+    let strict = ours::load(&ours::strict_engine()?, &wasm, InstanceMode::Fresh)?;
     let nursed = std::cell::RefCell::new(Nursed::load(engine, &wasm)?);
     let ready = nursed.borrow().plugin();
     let mut own = fresh.instance()?;
@@ -112,6 +113,7 @@ fn with_contest<T>(
     for output in [
         shared.call(export, input)?,
         fresh.call(export, input)?,
+        strict.call(export, input)?,
         own.call(export, input).output,
         peer::call(&mut reused, export, input)?,
     ] {
@@ -123,6 +125,7 @@ fn with_contest<T>(
     contest.add("shared", || Ok(shared.call(export, input)?));
     contest.add("own", || Ok(own.call(export, input).output));
     contest.add("fresh", || Ok(fresh.call(export, input)?));
+    contest.add("new", || Ok(strict.call(export, input)?));
     contest.add_prepared("ready", || nursed.borrow_mut().prepare(), || Ok(ready.call(export, input)?));
     contest.add("peer reused", || peer::call(&mut reused, export, input));
     contest.add("peer fresh", || peer::call_fresh(&compiled, export, input));
@@ -151,6 +154,7 @@ fn job_rows(job: &Job, results: &Results) -> Result<Vec<Row>> {
         line("own instance", "own", peer::REUSED, "peer reused", None)?,
         line("fresh instance", "fresh", peer::REUSED, "peer reused", targets.fresh)?,
         line("ready instance", "ready", peer::REUSED, "peer reused", targets.ready)?,
+        line("new instance for each call", "new", peer::REUSED, "peer reused", None)?,
         line("fresh against fresh", "fresh", peer::FRESH, "peer fresh", targets.fresh_against_fresh)?,
     ];
     if job.works {

@@ -3,6 +3,8 @@
 use std::fs;
 use std::process::Command;
 
+use crate::ours;
+
 /// What matters of a machine, in words.
 pub(crate) struct Machine {
     /// Name and value of each fact.
@@ -17,9 +19,7 @@ impl Machine {
             ("kernel", read("/proc/sys/kernel/osrelease")),
             ("compiler", rustc()),
             ("load average at the start", read("/proc/loadavg")),
-            ("swap devices", if no_swap_device() { "none".to_owned() } else { "some".to_owned() }),
-            ("memory.swap.max of the control group", swap_max()),
-            ("reset of pool slots", reset().to_owned()),
+            ("fresh instances", fresh_instances().to_owned()),
             ("scheduler group", read("/proc/self/autogroup")),
         ];
         Self { facts }
@@ -50,23 +50,10 @@ fn rustc() -> String {
     version.map_or_else(|| "unknown".to_owned(), |version| version.trim().to_owned())
 }
 
-fn no_swap_device() -> bool {
-    fs::read_to_string("/proc/swaps")
-        .is_ok_and(|swaps| swaps.lines().skip(1).all(|line| line.trim().is_empty()))
-}
-
-fn swap_max() -> String {
-    let groups = read("/proc/self/cgroup");
-    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"));
-    let limit = own.and_then(|own| fs::read_to_string(format!("/sys/fs/cgroup/{own}/memory.swap.max")).ok());
-    limit.map_or_else(|| "not to be had".to_owned(), |limit| limit.trim().to_owned())
-}
-
-/// The rule of the crate `cardan`, `engine/kernel_features.rs`, as seen from outside.
-fn reset() -> &'static str {
-    if no_swap_device() && swap_max() == "0" {
-        "only pages that were written (pagemap scan): nothing can be swapped out here"
-    } else {
-        "everything up to 2 MiB (memset): pages could be swapped out here"
+fn fresh_instances() -> &'static str {
+    match ours::puts_back() {
+        Ok(true) => "put back to their beginning",
+        Ok(false) => "made anew: this kernel does not tell which pages were written",
+        Err(_) => "unknown",
     }
 }

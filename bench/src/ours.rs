@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use cardan::{Engine, EngineConfig, InstanceMode, Plugin};
+use cardan::{Engine, EngineConfig, InstanceMode, Isolation, Plugin};
 
 /// Instances that are made ahead for one burst of calls. Fewer than the used ones that a plugin keeps for
 /// its nursery to clear away, so that no call has to do that itself.
@@ -14,6 +14,18 @@ const NURSERY_TIME: Duration = Duration::from_secs(5);
 
 pub(crate) fn engine(cache: &Path) -> Result<Engine> {
     Ok(Engine::new(EngineConfig { cache_dir: Some(cache.to_owned()), ..EngineConfig::default() })?)
+}
+
+/// One that puts no instance back to its beginning.
+pub(crate) fn strict_engine() -> Result<Engine> {
+    Ok(Engine::new(EngineConfig { isolation: Isolation::Strict, ..EngineConfig::default() })?)
+}
+
+/// Whether instances are put back to their beginning on this machine: one waits after a call.
+pub(crate) fn puts_back() -> Result<bool> {
+    let plugin = Engine::new(EngineConfig::default())?.load(r#"(module (func (export "run")))"#)?;
+    plugin.call("run", "")?;
+    Ok(plugin.ready_instances() > 0)
 }
 
 pub(crate) fn load(engine: &Engine, wasm: &[u8], mode: InstanceMode) -> Result<Plugin> {

@@ -155,11 +155,12 @@ const METHOD: &str = "
   of the best round; p99 is over all rounds, disturbance by other processes included. What reading the clock
   costs is taken off.
 - **Reused and shared** keep an instance from call to call, so that guests see what earlier calls left. *Own*
-  is the same with the instance in the caller's hands. **Fresh** is an instance for each call, made and thrown
-  away within the measured time; of the peer, `Plugin::new_from_compiled` and a call.
-- **Ready** is a fresh instance that the nursery made ahead: what a request waits for. Calls come in bursts of
-  48, and between them the measurement waits until that many instances are ready; making and clearing them
-  away is not in the figure.
+  is the same with the instance in the caller's hands. **Fresh** is what every call finds by default: an
+  instance no guest can tell from a new one, since it was put back to its beginning after the call before
+  (`docs/adr/0007-rewind.md`); putting it back is in the figure. **New** is an instance for each call, made and
+  thrown away within the measured time; of the peer, `Plugin::new_from_compiled` and a call.
+- **Ready** is a new instance that the nursery made ahead, and that is put back after the call. Calls come in
+  bursts of 16, and between them the measurement waits until that many instances are ready.
 - **Two threads.** The figure is how much more two threads do than one; the ratio is that to native code
   doing the same edit. Where `sched_autogroup` is on, run it in a raised scheduler group, or other people's
   processes decide the result.

@@ -1,5 +1,6 @@
 //! A plugin's instances: how many there may be, who gets which, and what becomes of one after a call.
 
+use std::collections::VecDeque;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -40,6 +41,9 @@ pub(crate) struct Pool {
     /// Instances nobody has called yet, or that are as good as new; of shared plugins also those that
     /// served and may serve again.
     ready: Mutex<Vec<Guest>>,
+    /// Instances that served and are to be put back to their beginning, the longest unused first.
+    used: Mutex<VecDeque<Guest>>,
+    /// Instances that served and are to be thrown away.
     spent: Mutex<Vec<Guest>>,
 }
 
@@ -70,6 +74,7 @@ impl Pool {
             asked: AtomicBool::new(false),
             listed: AtomicBool::new(false),
             ready: Mutex::default(),
+            used: Mutex::default(),
             spent: Mutex::default(),
         })
     }
@@ -101,19 +106,25 @@ impl Pool {
         }
     }
 
-    /// A ready instance, else a new one.
+    /// A ready instance, else one that can be put back to its beginning, else a new one.
     pub(crate) async fn take(&self) -> Result<Guest, Error> {
-        let (ready, left) = {
-            let mut ready = lock(&self.ready);
-            (ready.pop(), ready.len())
-        };
-        // Instances that come back by themselves are missed only when the last of them is out.
-        if left == 0 || !self.template.rewinds() {
+        let ready = lock(&self.ready).pop();
+        if !self.template.rewinds() {
             self.ask_for_more();
         }
-        match ready {
+        match ready.or_else(|| self.put_back_used()) {
             Some(guest) => Ok(guest),
             None => self.make().await,
+        }
+    }
+
+    /// The instance that was used last, whose memory is likely to be near, as good as new.
+    fn put_back_used(&self) -> Option<Guest> {
+        loop {
+            let used = lock(&self.used).pop_back()?;
+            if let Some(guest) = used.rewound(&self.template) {
+                return Some(guest);
+            }
         }
     }
 
@@ -153,15 +164,17 @@ impl Pool {
         }
     }
 
-    /// Keeps an instance for a later call, which finds it as it was before its first one.
+    /// Keeps an instance for a later call, which will find it as it was before its first one. Where
+    /// instances are wanted ahead of calls, putting it back is not this caller's work.
     fn keep(&self, guest: Guest) {
-        let Some(guest) = guest.rewound(&self.template) else { return };
-        {
-            let mut ready = lock(&self.ready);
-            if ready.len() >= self.ready_max {
-                return;
-            }
-            ready.push(guest);
+        if lock(&self.ready).len() + lock(&self.used).len() >= self.ready_max {
+            return;
+        }
+        if self.ready_wanted > 0 {
+            lock(&self.used).push_back(guest);
+            self.ask_for_more();
+        } else if let Some(guest) = guest.rewound(&self.template) {
+            lock(&self.ready).push(guest);
         }
         if !self.listed.load(Ordering::Relaxed) && !self.listed.swap(true, Ordering::Relaxed) {
             self.nursery.keeps(self.this.clone());
@@ -173,9 +186,9 @@ impl Pool {
         let mut spent = lock(&self.spent);
         if self.ready_wanted > 0 && spent.len() < SPENT_MAX {
             spent.push(guest);
-            drop(spent);
-            self.ask_for_more();
         }
+        drop(spent);
+        self.ask_for_more();
     }
 
     /// Adds an instance made at load, if instances are wanted ahead of calls at all: the instances of
@@ -210,17 +223,25 @@ impl Nursed for Pool {
 
     fn give_way(&self) -> bool {
         self.listed.store(false, Ordering::Relaxed);
+        let used = std::mem::take(&mut *lock(&self.used));
         let mut ready = lock(&self.ready);
         let kept = ready.len().min(self.ready_wanted);
         let others = ready.split_off(kept);
         drop(ready);
-        !others.is_empty()
+        !others.is_empty() || !used.is_empty()
     }
 
     fn tend(&self) {
         self.asked.store(false, Ordering::Relaxed);
         self.clear_spent();
         while lock(&self.ready).len() < self.ready_wanted {
+            let used = lock(&self.used).pop_front();
+            if let Some(used) = used {
+                if let Some(guest) = used.rewound(&self.template) {
+                    lock(&self.ready).push(guest);
+                }
+                continue;
+            }
             match runtime::block_on(self.template.instantiate(self.vars.clone())) {
                 Ok(guest) => lock(&self.ready).push(guest),
                 Err(error) => {

@@ -66,7 +66,7 @@ impl DirtyPages {
     }
 
     /// Calls `each` with every stretch of `memory` that was written, in order, as byte offsets. A stretch
-    /// may hold more than was written, and never leaves anything out.
+    /// may hold more than was written, and nothing is ever left out.
     ///
     /// # Errors
     ///
@@ -74,6 +74,7 @@ impl DirtyPages {
     pub(crate) fn scan(&self, memory: &[u8], mut each: impl FnMut(Range<usize>)) -> io::Result<()> {
         let base = memory.as_ptr() as u64;
         let end = base + memory.len() as u64;
+        let offset = |address: u64| usize::try_from(address.saturating_sub(base)).unwrap_or(usize::MAX);
         let mut regions = [Region::default(); REGIONS];
         let mut from = base - base % PAGE_BYTES as u64;
         while from < end {
@@ -93,7 +94,7 @@ impl DirtyPages {
             // points to as many regions as it says. The kernel reads page tables and writes both.
             let found = unsafe { ioctl::ioctl(&self.pagemap, Scan(&mut request)) }?;
             for region in regions.iter().take(found) {
-                each(offset(region.start, base)..offset(region.end.min(end), base));
+                each(offset(region.start)..offset(region.end.min(end)));
             }
             if request.walk_end <= from {
                 return Err(io::Error::other("the walk does not move on"));
@@ -112,10 +113,6 @@ impl DirtyPages {
         let scanned = self.scan(&memory, |stretch| reported |= stretch.contains(&middle));
         scanned.is_ok() && reported
     }
-}
-
-fn offset(address: u64, base: u64) -> usize {
-    usize::try_from(address.saturating_sub(base)).unwrap_or(usize::MAX)
 }
 
 /// The request as an ioctl that answers how many regions it found.

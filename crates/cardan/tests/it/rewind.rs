@@ -139,6 +139,29 @@ fn instances_wait_for_the_next_call() {
     }
 }
 
+/// Calls that grow memories, which from then on are as large from the beginning, though no guest can tell.
+#[test]
+fn memories_that_every_call_grows() {
+    let functions = r#"
+        (func (export "run") (result i32)
+          (local $block i64)
+          (call $tell (i64.extend_i32_u (memory.size)))
+          (call $tell (i64.extend_i32_u (memory.grow (i32.const 7))))
+          (call $tell (i64.extend_i32_u (memory.size)))
+          (call $tell (i64.load (i32.const 500000)))
+          (i64.store (i32.const 500000) (i64.const 1))
+          (local.set $block (call $alloc (i64.const 200000)))
+          (call $tell (call $load_u64 (i64.add (local.get $block) (i64.const 199992))))
+          (call $store_u64 (i64.add (local.get $block) (i64.const 199992)) (i64.const 1))
+          (call $told) (i32.const 0))"#;
+    check("growing memories", functions, &[1, 1, 8, 0, 0]);
+    let [(_, plugin), _] = both(functions);
+    for call in 0..20 {
+        plugin.call("run", "").unwrap();
+        assert_eq!(plugin.ready_instances(), usize::from(call > 1), "call {call}");
+    }
+}
+
 /// What a guest finds out when it starts is found out anew for every call.
 #[test]
 fn a_guest_that_asks_while_it_starts() {

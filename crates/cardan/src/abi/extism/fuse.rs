@@ -39,6 +39,8 @@ pub(super) const ENV: &str = "extism:host/env";
 /// Prefix of the names under which the host finds the kernel in a fused module.
 pub(super) const RESERVED: &str = "cardan:";
 pub(super) const START: &str = "cardan:guest/start";
+/// Only where the first memory has a reserve: what the guest takes for its size is a number of its own.
+pub(super) const REWOUND_RESERVE: &str = "cardan:rewound/reserve";
 
 /// First address that guests may load from and store to; see `kernel.wat`.
 const VISIBLE: i64 = 512;
@@ -408,6 +410,9 @@ impl Sections {
         let reserve = shape.reserve.as_ref().map(|reserve| reserve.global);
         for (index, global) in globals.iter().copied().chain(reserve).enumerate() {
             self.exports.export(&rewound_global(index), ExportKind::Global, global);
+        }
+        if let Some(global) = reserve {
+            self.exports.export(REWOUND_RESERVE, ExportKind::Global, global);
         }
     }
 

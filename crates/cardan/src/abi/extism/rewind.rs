@@ -4,7 +4,7 @@
 //! before the first call, byte for byte and with the same size, and so do its mutable globals; the
 //! rewriter (`fuse.rs`) has seen to it that it has nothing else which calls could change. What the
 //! kernel reports as never written is left alone, so the cost is that of the pages a guest really uses.
-//! `docs/adr/0006-rewind.md` has the reasons and the numbers.
+//! `docs/adr/0007-rewind.md` has the reasons and the numbers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -15,11 +15,14 @@ use wasmtime::{Global, Instance, Memory, Module, ModuleExport, Store, Val};
 use super::call::State;
 use super::fuse;
 use crate::engine::dirty_pages::{DirtyPages, PAGE_BYTES};
+use crate::limits;
 
-/// Guests with more memory at first always get a new instance: somebody has to look at all of it once.
+/// Guests with a larger memory at first always get a new instance: somebody has to look at all of it once.
 const INITIAL_BYTES_MAX: usize = 16 << 20;
 /// Beyond that many written bytes a new instance is cheaper than clearing this one.
 const WRITTEN_BYTES_MAX: usize = 1 << 20;
+/// Memory that new instances get ahead, because calls have been seen to grow by it.
+const GROWN_BYTES_MAX: usize = 2 << 20;
 /// How often an instance is put back. Pages that one large call has written are cleared after every
 /// later call too, and go with the instance.
 const REWINDS_MAX: u32 = 256;
@@ -29,6 +32,8 @@ pub(super) struct Rewinding {
     dirty_pages: Arc<DirtyPages>,
     memories: Vec<ModuleExport>,
     globals: Vec<ModuleExport>,
+    /// Whether the guest cannot tell how large its first memory is.
+    has_reserve: bool,
     known: Mutex<Known>,
 }
 
@@ -38,6 +43,8 @@ struct Known {
     beginning: Option<Arc<Beginning>>,
     /// Pages with content that calls have been seen to write to: memory and page.
     written: BTreeSet<(usize, usize)>,
+    /// Bytes to which calls have been seen to grow memories.
+    grown: BTreeMap<usize, usize>,
 }
 
 /// What instances hold before their first call.
@@ -51,6 +58,8 @@ struct Beginning {
 /// What a memory holds at first: zeros but for some pages.
 struct Content {
     bytes: usize,
+    /// Of which the module has these by itself.
+    declared_bytes: usize,
     /// Pages that calls write to.
     kept: BTreeMap<usize, Arc<[u8]>>,
     /// The others. Should a call write to one after all, its instance is not put back.
@@ -82,6 +91,7 @@ impl Rewinding {
             dirty_pages: dirty_pages.clone(),
             memories,
             globals: named(fuse::rewound_global),
+            has_reserve: module.get_export_index(fuse::REWOUND_RESERVE).is_some(),
             known: Mutex::default(),
         })
     }
@@ -95,9 +105,19 @@ impl Rewinding {
         let globals = globals.map(|id| instance.get_module_export(&mut *store, id)?.into_global());
         let globals: Vec<Global> = globals.collect::<Option<_>>()?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let declared_bytes: Vec<usize> = memories.iter().map(|memory| memory.data_size(&*store)).collect();
+        for (index, bytes) in &known.grown {
+            grow(memories.get(*index)?, *bytes, store)?;
+        }
         let beginning = match &known.beginning {
             Some(beginning) => beginning.clone(),
-            None => known.beginning.insert(Arc::new(Beginning::of(&memories, &globals, store)?)).clone(),
+            None => {
+                let contents = memories.iter().zip(declared_bytes);
+                let contents = contents.map(|(memory, declared)| Content::of(memory.data(&*store), declared));
+                let memories = contents.collect::<Option<_>>()?;
+                let globals = globals.iter().map(|global| global.get(&mut *store)).collect();
+                known.beginning.insert(Arc::new(Beginning { memories, globals, complete: true })).clone()
+            }
         };
         Some(Rewindable { memories, globals, beginning, left: REWINDS_MAX, written: Vec::new() })
     }
@@ -110,6 +130,10 @@ impl Rewinding {
         for (index, (memory, content)) in memories.iter().zip(&beginning.memories).enumerate() {
             let memory = memory.data(&*store);
             if memory.len() != content.bytes {
+                // With a budget for growth, every page has to be asked for.
+                if store.data().shared.limits.growth_pages_max.is_none() {
+                    self.note_growth(index, memory.len(), content);
+                }
                 return Err(Worn);
             }
             self.dirty_pages.scan(memory, |stretch| written.push((index, stretch))).map_err(|_| Worn)?;
@@ -142,6 +166,18 @@ impl Rewinding {
         reduced
     }
 
+    /// From now on new instances get a memory that calls do not have to grow, where no guest can tell: the
+    /// kernel's, which is the last, and the one that has a reserve.
+    fn note_growth(&self, index: usize, bytes: usize, content: &Content) {
+        let unseen = index + 1 == self.memories.len() || (index == 0 && self.has_reserve);
+        if unseen && bytes.saturating_sub(content.declared_bytes) <= GROWN_BYTES_MAX {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let grown = known.grown.entry(index).or_default();
+            *grown = bytes.max(*grown);
+            known.beginning = None;
+        }
+    }
+
     /// Has the next new instance looked at again.
     fn forget(&self, beginning: &Beginning, written: &[(usize, Range<usize>)]) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -162,16 +198,6 @@ impl Known {
 }
 
 impl Beginning {
-    fn of(memories: &[Memory], globals: &[Global], store: &mut Store<State>) -> Option<Self> {
-        let bytes: usize = memories.iter().map(|memory| memory.data_size(&*store)).sum();
-        if bytes > INITIAL_BYTES_MAX {
-            return None;
-        }
-        let memories = memories.iter().map(|memory| Content::of(memory.data(&*store))).collect();
-        let globals = globals.iter().map(|global| global.get(&mut *store)).collect();
-        Some(Self { memories, globals, complete: true })
-    }
-
     fn reduced(&self, written: &BTreeSet<(usize, usize)>) -> Self {
         let memories = self.memories.iter().enumerate();
         let memories =
@@ -181,20 +207,23 @@ impl Beginning {
 }
 
 impl Content {
-    fn of(memory: &[u8]) -> Self {
+    /// `None` for more than anybody wants to look at.
+    fn of(memory: &[u8], declared_bytes: usize) -> Option<Self> {
         let pages = memory.chunks(PAGE_BYTES).enumerate();
         let kept = pages.filter(|(_, page)| page.iter().any(|byte| *byte != 0));
-        Self {
+        (memory.len() <= INITIAL_BYTES_MAX).then(|| Self {
             bytes: memory.len(),
+            declared_bytes,
             kept: kept.map(|(index, page)| (index, page.into())).collect(),
             forgotten: BTreeSet::new(),
-        }
+        })
     }
 
     fn reduced(&self, is_written: impl Fn(usize) -> bool) -> Self {
         let (kept, forgotten): (BTreeMap<_, _>, BTreeMap<_, _>) =
             self.kept.clone().into_iter().partition(|(page, _)| is_written(*page));
-        Self { bytes: self.bytes, kept, forgotten: forgotten.into_keys().collect() }
+        let forgotten = forgotten.into_keys().collect();
+        Self { bytes: self.bytes, declared_bytes: self.declared_bytes, kept, forgotten }
     }
 
     fn has_forgotten(&self, stretch: &Range<usize>) -> bool {
@@ -210,6 +239,13 @@ impl Content {
             memory[start..start + page.len()].copy_from_slice(page);
         }
     }
+}
+
+/// Grows a memory ahead of calls, which does not count against the guest's limit.
+fn grow(memory: &Memory, bytes: usize, store: &mut Store<State>) -> Option<()> {
+    let pages = (bytes as u64).saturating_sub(memory.data_size(&*store) as u64) / limits::PAGE_BYTES;
+    store.data_mut().meter.allow_pages(pages);
+    memory.grow(&mut *store, pages).ok().map(drop)
 }
 
 /// The pages that a stretch of bytes covers.

@@ -25,6 +25,7 @@ mod error;
 mod grants;
 mod host_function;
 mod limits;
+mod module;
 mod plugin;
 mod pool;
 mod runtime;

@@ -2,11 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest as _, Sha256};
-
-use crate::Error;
-use crate::abi::extism::COMPONENT_GIVEN;
-use crate::abi::extism::manifest::{Manifest, hex};
+use crate::abi::extism::manifest::Manifest;
+use crate::{Error, module};
 
 /// Where a plugin comes from.
 #[derive(Debug, Clone)]
@@ -67,7 +64,7 @@ pub(crate) enum Content {
 impl Source {
     pub(crate) fn read(self) -> Result<Content, Error> {
         match self {
-            Self::File(path) => Content::recognise(read_file(&path)?).map_err(|error| {
+            Self::File(path) => Content::recognise(module::read_file(&path)?).map_err(|error| {
                 Error::new(error.kind(), format!("{}: {}", path.display(), error.message()))
             }),
             Self::Bytes(bytes) => Content::recognise(bytes),
@@ -85,22 +82,11 @@ impl Source {
     }
 }
 
-pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|error| {
-        let why = match error.kind() {
-            std::io::ErrorKind::NotFound => "entity not found".to_owned(),
-            std::io::ErrorKind::IsADirectory => "is a directory".to_owned(),
-            _ => error.to_string(),
-        };
-        Error::source(format!("Unable to load Wasm file {path:?}: {why}"))
-    })
-}
-
 /// Digest of the module in a file, as [`crate::Inspection::digest`] has it; `None` if the file holds no
 /// single module. For noticing that a plugin's file has changed.
 pub fn file_digest(path: &Path) -> Option<String> {
     match Content::recognise(std::fs::read(path).ok()?).ok()? {
-        Content::Module(bytes) => Some(hex(&Sha256::digest(&bytes))),
+        Content::Module(bytes) => Some(module::digest(&bytes)),
         Content::Manifest(_) => None,
     }
 }
@@ -109,32 +95,10 @@ impl Content {
     /// Tells what bytes are by their beginning, in the order of Extism's reference: binary, text, and
     /// otherwise a manifest.
     pub(crate) fn recognise(bytes: Vec<u8>) -> Result<Self, Error> {
-        if bytes.starts_with(b"\0asm") || is_text_module(&bytes) {
-            return module(bytes).map(Self::Module);
+        if module::is_module(&bytes) {
+            return module::binary(bytes).map(Self::Module);
         }
         let text = String::from_utf8(bytes).map_err(|_| Error::format("input bytes aren't valid utf-8"))?;
         Ok(Self::Manifest(Box::new(Manifest::parse(&text)?)))
     }
-}
-
-/// The binary form of what can only be a module, binary or text.
-pub(crate) fn module(bytes: Vec<u8>) -> Result<Vec<u8>, Error> {
-    let binary = if bytes.starts_with(b"\0asm") {
-        bytes
-    } else {
-        wat::parse_bytes(&bytes).map_err(|error| Error::format(error.to_string()))?.into_owned()
-    };
-    if wasmparser::Parser::is_component(&binary) {
-        return Err(Error::format(COMPONENT_GIVEN));
-    }
-    Ok(binary)
-}
-
-/// `(module`, blanks allowed in between, or a comment.
-fn is_text_module(bytes: &[u8]) -> bool {
-    if bytes.starts_with(b";;") || bytes.starts_with(b"(;") {
-        return true;
-    }
-    let Some(rest) = bytes.strip_prefix(b"(") else { return false };
-    rest.trim_ascii_start().starts_with(b"module")
 }

@@ -18,7 +18,3 @@ pub(crate) use link::{Linking, Template};
 pub(crate) use recognise::inspect;
 pub(crate) use vars::Vars;
 pub use wasi::GuestOutput;
-
-/// What is said where a component was given (the reference's words).
-pub(crate) const COMPONENT_GIVEN: &str =
-    "expected a WebAssembly module but was given a WebAssembly component";

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::Module;
 
 use crate::Error;
-use crate::abi::extism::manifest::hex;
+use crate::module::hex;
 
 pub(crate) struct CompileCache {
     dir: PathBuf,

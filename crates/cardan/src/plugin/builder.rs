@@ -7,11 +7,10 @@ use std::time::Duration;
 use cardan_api::http::{HttpComplete, HttpRequest, HttpResponse};
 use cardan_api::{Capability, Fault, Hook, InstanceMode, Limits};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::{Admitted, Import, Inspection, Plugin, config_text};
 use crate::abi::Abi;
-use crate::abi::extism::manifest::{MAIN, Manifest, NamedModule, hex};
+use crate::abi::extism::manifest::{MAIN, Manifest, NamedModule};
 use crate::abi::extism::{GuestOutput, Linking, Template, inspect};
 use crate::dialect::{self, Dialect, Spoken};
 use crate::engine::Engine;
@@ -20,7 +19,7 @@ use crate::grants::{HostList, HttpExchange, HttpGrant, LogSink, NoClient, Tracin
 use crate::host_function::HostFunction;
 use crate::pool::{Pool, PoolPlan};
 use crate::source::{Content, Source};
-use crate::{Error, runtime};
+use crate::{Error, module, runtime};
 
 /// Options of a plugin to be loaded; see [`Engine::plugin`].
 ///
@@ -288,7 +287,7 @@ impl PluginBuilder {
             exports: found.functions,
             imports,
             memories: found.memories,
-            digest: hex(&Sha256::digest(&main.bytes)),
+            digest: module::digest(&main.bytes),
             size_bytes: modules.iter().map(|module| module.bytes.len() as u64).sum(),
             modules: modules.len(),
         })

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use crate::{Error, source};
+use crate::{Error, module};
 
 /// Most bytes of a module that is fetched from an address.
 const FETCH_BYTES_MAX: u64 = 256 << 20;
@@ -139,7 +138,7 @@ impl WasmEntry {
     ) -> Result<Vec<u8>, Error> {
         let only_url = self.method.is_none() && self.headers.is_none();
         let raw = match (&self.path, &self.data, &self.url) {
-            (Some(path), None, None) if only_url => source::read_file(path)?,
+            (Some(path), None, None) if only_url => module::read_file(path)?,
             (None, Some(data), None) if only_url => {
                 base64::engine::general_purpose::STANDARD.decode(data).map_err(|error| {
                     Error::format(format!("Unknown manifest format: data is no base64: {error}"))
@@ -153,12 +152,12 @@ impl WasmEntry {
             }
         };
         if let Some(expected) = &self.hash {
-            let found = hex(&Sha256::digest(&raw));
+            let found = module::digest(&raw);
             if !found.eq_ignore_ascii_case(expected) {
                 return Err(Error::source(format!("Hash mismatch, found {found} but expected {expected}")));
             }
         }
-        source::module(raw)
+        module::binary(raw)
     }
 
     fn request(&self, url: &str) -> Result<crate::grants::HttpExchange, Error> {
@@ -172,12 +171,4 @@ impl WasmEntry {
             timeout: Some(FETCH_TIMEOUT),
         })
     }
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        use std::fmt::Write as _;
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -181,7 +181,7 @@ impl Plugin {
                         (permit, self.admitted.pool.take().await?)
                     }
                 };
-                let output = succeed(guest.call(&self.admitted.pool.template, call).await)?;
+                let output = succeed(guest.call(call).await)?;
                 let verdict = decode(&output)?;
                 held.keep(permit, guest);
                 Ok(verdict)
@@ -201,7 +201,7 @@ impl Plugin {
         let _permit: Permit;
         (_permit, call.deadline) = pool.permit(call.deadline).await?;
         let mut guest = pool.take().await?;
-        let report = guest.call(&pool.template, call).await;
+        let report = guest.call(call).await;
         if report.fault.is_none() {
             pool.put_back(guest);
         } else {
@@ -259,7 +259,7 @@ impl PluginInstance {
             };
         }
         let call = Call { export, input, deadline: self.plugin.admitted.deadline };
-        self.guest.call(&self.plugin.admitted.pool.template, call).await
+        self.guest.call(call).await
     }
 
     /// Replaces what the guest reads with `config_get`.

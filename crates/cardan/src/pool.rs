@@ -122,7 +122,7 @@ impl Pool {
     fn put_back_used(&self) -> Option<Guest> {
         loop {
             let used = lock(&self.used).pop_back()?;
-            if let Some(guest) = used.rewound(&self.template) {
+            if let Some(guest) = self.template.rewound(used) {
                 return Some(guest);
             }
         }
@@ -173,7 +173,7 @@ impl Pool {
         if self.ready_wanted > 0 {
             lock(&self.used).push_back(guest);
             self.ask_for_more();
-        } else if let Some(guest) = guest.rewound(&self.template) {
+        } else if let Some(guest) = self.template.rewound(guest) {
             lock(&self.ready).push(guest);
         }
         if !self.listed.load(Ordering::Relaxed) && !self.listed.swap(true, Ordering::Relaxed) {
@@ -237,7 +237,7 @@ impl Nursed for Pool {
         while lock(&self.ready).len() < self.ready_wanted {
             let used = lock(&self.used).pop_front();
             if let Some(used) = used {
-                if let Some(guest) = used.rewound(&self.template) {
+                if let Some(guest) = self.template.rewound(used) {
                     lock(&self.ready).push(guest);
                 }
                 continue;

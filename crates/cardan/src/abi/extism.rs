@@ -2,6 +2,7 @@
 
 mod call;
 mod codec;
+mod exports;
 mod fuse;
 mod host;
 mod kernel;
@@ -9,12 +10,17 @@ mod link;
 pub(crate) mod manifest;
 mod recognise;
 mod rewind;
+mod state;
+mod template;
 mod vars;
+mod wait;
 mod wasi;
 
-pub(crate) use call::{Call, Guest, State};
+pub(crate) use call::{Call, Guest};
 pub use codec::Report;
-pub(crate) use link::{Linking, Template};
+pub(crate) use link::Linking;
 pub(crate) use recognise::inspect;
+pub(crate) use state::State;
+pub(crate) use template::Template;
 pub(crate) use vars::Vars;
 pub use wasi::GuestOutput;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{Admitted, Import, Inspection, Plugin, config_text};
 use crate::abi::Abi;
 use crate::abi::extism::manifest::{MAIN, Manifest, NamedModule};
-use crate::abi::extism::{GuestOutput, Linking, Template, inspect};
+use crate::abi::extism::{GuestOutput, Linking, inspect};
 use crate::dialect::{self, Dialect, Spoken};
 use crate::engine::Engine;
 use crate::error::ErrorKind;
@@ -223,7 +223,7 @@ impl PluginBuilder {
             functions: self.functions,
             log: self.log.unwrap_or_else(|| Arc::new(TracingLog { plugin: name.clone() })),
         };
-        let template = Template::link(&self.engine, linking)?;
+        let template = linking.link(&self.engine)?;
         let pool = Pool::new(template, &plan, self.engine.nursery().clone());
         if pool.template.is_command() {
             runtime::block_on(pool.template.check_command())?;

@@ -4,8 +4,8 @@ use cardan_api::Fault;
 use wasmtime::{GcHeapOutOfMemory, Trap};
 use wasmtime_wasi::I32Exit;
 
-use super::call::State;
 use super::kernel::Kernel;
+use super::state::State;
 use super::vars::VarError;
 use crate::engine;
 use crate::grants::HttpRefusal;

@@ -5,8 +5,8 @@
 use serde::Deserialize;
 use wasmtime::{AsContext, AsContextMut, Caller, FuncType, Linker, Val};
 
-use super::call::State;
 use super::fuse::ENV;
+use super::state::State;
 use crate::Error;
 use crate::grants::{HttpExchange, HttpRefusal, LogLevel};
 use crate::host_function::{Body, Failed, HostCall, HostFunction};

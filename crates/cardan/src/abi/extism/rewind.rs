@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use wasmtime::{Global, Instance, Memory, Module, ModuleExport, Store, Val};
 
-use super::call::State;
 use super::fuse;
+use super::state::State;
 use crate::engine::dirty_pages::{DirtyPages, PAGE_BYTES};
 use crate::limits;
 

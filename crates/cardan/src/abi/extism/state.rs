@@ -1,0 +1,102 @@
+//! What the store of an instance holds, and what a plugin's instances share.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use cardan_api::Limits;
+use wasmtime_wasi::p1::WasiP1Ctx;
+
+use super::exports::Exports;
+use super::kernel::Kernel;
+use super::vars::Vars;
+use super::wasi::WasiGrant;
+use crate::grants::{HttpGrant, LogSink};
+use crate::limits::{CancelHandle, Clock, Meter, Metered, Pace};
+
+/// Calls on a stack of their own before a plugin is trusted to return by itself.
+const PROBATION_CALLS: u32 = 16;
+
+/// What all instances of one plugin share.
+pub(crate) struct Shared {
+    pub(super) limits: Limits,
+    pub(super) http: Option<HttpGrant>,
+    pub(super) http_headers: bool,
+    pub(super) log: Arc<dyn LogSink>,
+    pub(super) may_wait: bool,
+    pub(super) exports: Exports,
+    pub(super) config: Arc<BTreeMap<String, String>>,
+    pub(super) wasi: Option<WasiGrant>,
+    /// A call ran inline for too long.
+    pub(super) slow: Arc<AtomicBool>,
+    pub(super) probation: Probation,
+}
+
+/// Calls on a stack of their own, left until a plugin is trusted to return by itself.
+pub(super) struct Probation(AtomicU32);
+
+impl Default for Probation {
+    fn default() -> Self {
+        Self(AtomicU32::new(PROBATION_CALLS))
+    }
+}
+
+impl Shared {
+    /// How the next call runs. A plugin that may wait always has a stack of its own. Any other runs on
+    /// its caller's stack, after some calls that showed it returns quickly and until one that does not.
+    pub(super) fn pace(&self) -> Pace {
+        if self.may_wait || self.slow.load(Ordering::Relaxed) {
+            return Pace::Suspendable;
+        }
+        let left = self.probation.0.load(Ordering::Relaxed);
+        if left == 0 {
+            return Pace::Inline;
+        }
+        self.probation.0.store(left - 1, Ordering::Relaxed);
+        Pace::Suspendable
+    }
+}
+
+/// What a store of this convention holds.
+pub(crate) struct State {
+    pub(super) shared: Arc<Shared>,
+    pub(super) kernel: Option<Kernel>,
+    pub(super) config: Arc<BTreeMap<String, String>>,
+    pub(super) vars: Arc<Vars>,
+    pub(super) http: LastResponse,
+    pub(super) wasi: Option<Box<WasiP1Ctx>>,
+    pub(super) clock: Clock,
+    pub(super) meter: Meter,
+}
+
+/// What guests can ask about their last HTTP request, also in a later call.
+#[derive(Debug, Default)]
+pub(super) struct LastResponse {
+    pub(super) status: u16,
+    /// A JSON object.
+    pub(super) headers: Option<String>,
+}
+
+impl State {
+    pub(super) fn kernel(&self) -> wasmtime::Result<Kernel> {
+        self.kernel.ok_or_else(|| wasmtime::format_err!("the plugin's memory is not there yet"))
+    }
+}
+
+impl Metered for State {
+    fn clock(&mut self) -> &mut Clock {
+        &mut self.clock
+    }
+
+    fn meter(&mut self) -> &mut Meter {
+        &mut self.meter
+    }
+}
+
+/// What an instance shares with the one it replaces.
+#[derive(Clone)]
+pub(crate) struct Heritage {
+    pub(crate) vars: Arc<Vars>,
+    pub(crate) config: Arc<BTreeMap<String, String>>,
+    pub(crate) cancelled: CancelHandle,
+}

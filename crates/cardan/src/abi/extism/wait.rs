@@ -1,0 +1,77 @@
+//! Being inside of a guest: how it is waited for, and how deep calls are in each other.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use wasmtime::Store;
+
+use super::state::State;
+use crate::limits::CancelHandle;
+
+/// How much longer than its deadline a waiting call may take: the clock's own resolution, twice.
+const DEADLINE_SLACK: Duration = Duration::from_millis(2);
+
+/// How a guest on a stack of its own is waited for.
+pub(super) struct Wait {
+    /// Only for a guest that may itself wait, where no epoch interrupts it.
+    interruption: Option<(Option<Duration>, CancelHandle)>,
+}
+
+impl Wait {
+    pub(super) fn of(store: &Store<State>) -> Self {
+        let State { shared, clock, .. } = store.data();
+        Self { interruption: shared.may_wait.then(|| (clock.left(), clock.cancel_handle())) }
+    }
+
+    /// Waits for `future`, at most until the deadline or until the call is cancelled.
+    pub(super) async fn within<T, E: From<wasmtime::Error>>(
+        self,
+        future: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let mut future = pin!(future);
+        let guest = std::future::poll_fn(move |context| {
+            let _nested = Nested::enter();
+            future.as_mut().poll(context)
+        });
+        let Some((left, cancelled)) = self.interruption else { return guest.await };
+        let deadline = async {
+            match left {
+                Some(left) => tokio::time::sleep(left + DEADLINE_SLACK).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // The guest first: most often it is ready at once.
+            biased;
+            result = guest => result,
+            () = deadline => Err(wasmtime::Error::from(wasmtime::Trap::Interrupt).into()),
+            () = cancelled.requested() => Err(wasmtime::Error::from(wasmtime::Trap::Interrupt).into()),
+        }
+    }
+}
+
+/// Held while a guest is on this thread's stack.
+pub(super) struct Nested;
+
+impl Nested {
+    pub(super) fn enter() -> Self {
+        DEPTH.set(DEPTH.get() + 1);
+        Self
+    }
+
+    pub(super) fn depth() -> u32 {
+        DEPTH.get()
+    }
+}
+
+impl Drop for Nested {
+    fn drop(&mut self) {
+        DEPTH.set(DEPTH.get() - 1);
+    }
+}
+
+thread_local! {
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+}

@@ -38,13 +38,32 @@ pub(crate) struct Pool {
     asked: AtomicBool,
     /// The nursery knows that instances here can give way.
     listed: AtomicBool,
-    /// Instances nobody has called yet, or that are as good as new; of shared plugins also those that
-    /// served and may serve again.
-    ready: Mutex<Vec<Guest>>,
-    /// Instances that served and are to be put back to their beginning, the longest unused first.
-    used: Mutex<VecDeque<Guest>>,
+    idle: Mutex<Idle>,
     /// Instances that served and are to be thrown away.
     spent: Mutex<Vec<Guest>>,
+}
+
+/// Instances that wait to be called.
+#[derive(Default)]
+struct Idle {
+    /// Those that nobody has called yet, or that are as good as new.
+    ready: Vec<Guest>,
+    /// Those that are to be put back to their beginning, the longest unused first.
+    used: VecDeque<Guest>,
+    /// Those of shared plugins that served and may serve again.
+    served: Vec<Guest>,
+}
+
+impl Idle {
+    /// One that served before others, since what it remembers is why it is shared.
+    fn pop(&mut self) -> Option<Guest> {
+        self.served.pop().or_else(|| self.ready.pop())
+    }
+
+    /// How many can be called as they are.
+    fn callable(&self) -> usize {
+        self.ready.len() + self.served.len()
+    }
 }
 
 /// The right to have one more instance. Given back when dropped.
@@ -73,8 +92,7 @@ impl Pool {
             this: this.clone(),
             asked: AtomicBool::new(false),
             listed: AtomicBool::new(false),
-            ready: Mutex::default(),
-            used: Mutex::default(),
+            idle: Mutex::default(),
             spent: Mutex::default(),
         })
     }
@@ -108,7 +126,7 @@ impl Pool {
 
     /// A ready instance, else one that can be put back to its beginning, else a new one.
     pub(crate) async fn take(&self) -> Result<Guest, Error> {
-        let ready = lock(&self.ready).pop();
+        let ready = lock(&self.idle).pop();
         if !self.template.rewinds() {
             self.ask_for_more();
         }
@@ -121,7 +139,7 @@ impl Pool {
     /// The instance that was used last, whose memory is likely to be near, as good as new.
     fn put_back_used(&self) -> Option<Guest> {
         loop {
-            let used = lock(&self.used).pop_back()?;
+            let used = lock(&self.idle).used.pop_back()?;
             if let Some(guest) = self.template.rewound(used) {
                 return Some(guest);
             }
@@ -158,7 +176,7 @@ impl Pool {
     /// Takes an instance back after a call that went well.
     pub(crate) fn put_back(&self, guest: Guest) {
         match self.mode {
-            InstanceMode::Shared if !guest.is_spent() => lock(&self.ready).push(guest),
+            InstanceMode::Shared if !guest.is_spent() => lock(&self.idle).served.push(guest),
             InstanceMode::Fresh if self.template.rewinds() => self.keep(guest),
             _ => self.discard(guest),
         }
@@ -167,14 +185,17 @@ impl Pool {
     /// Keeps an instance for a later call, which will find it as it was before its first one. Where
     /// instances are wanted ahead of calls, putting it back is not this caller's work.
     fn keep(&self, guest: Guest) {
-        if lock(&self.ready).len() + lock(&self.used).len() >= self.ready_max {
-            return;
+        {
+            let idle = lock(&self.idle);
+            if idle.ready.len() + idle.used.len() >= self.ready_max {
+                return;
+            }
         }
         if self.ready_wanted > 0 {
-            lock(&self.used).push_back(guest);
+            lock(&self.idle).used.push_back(guest);
             self.ask_for_more();
         } else if let Some(guest) = self.template.rewound(guest) {
-            lock(&self.ready).push(guest);
+            lock(&self.idle).ready.push(guest);
         }
         if !self.listed.load(Ordering::Relaxed) && !self.listed.swap(true, Ordering::Relaxed) {
             self.nursery.keeps(self.this.clone());
@@ -195,14 +216,14 @@ impl Pool {
     /// plugins that nobody calls would be missing where somebody does.
     pub(crate) fn stock(&self, guest: Guest) {
         if self.ready_wanted > 0 {
-            lock(&self.ready).push(guest);
+            lock(&self.idle).ready.push(guest);
             self.ask_for_more();
         }
     }
 
     /// How many instances wait to be called.
     pub(crate) fn ready_count(&self) -> usize {
-        lock(&self.ready).len()
+        lock(&self.idle).callable()
     }
 
     fn ask_for_more(&self) {
@@ -223,27 +244,27 @@ impl Nursed for Pool {
 
     fn give_way(&self) -> bool {
         self.listed.store(false, Ordering::Relaxed);
-        let used = std::mem::take(&mut *lock(&self.used));
-        let mut ready = lock(&self.ready);
-        let kept = ready.len().min(self.ready_wanted);
-        let others = ready.split_off(kept);
-        drop(ready);
-        !others.is_empty() || !used.is_empty()
+        let (ready, used) = {
+            let mut idle = lock(&self.idle);
+            let kept = idle.ready.len().min(self.ready_wanted);
+            (idle.ready.split_off(kept), std::mem::take(&mut idle.used))
+        };
+        !ready.is_empty() || !used.is_empty()
     }
 
     fn tend(&self) {
         self.asked.store(false, Ordering::Relaxed);
         self.clear_spent();
-        while lock(&self.ready).len() < self.ready_wanted {
-            let used = lock(&self.used).pop_front();
+        while lock(&self.idle).callable() < self.ready_wanted {
+            let used = lock(&self.idle).used.pop_front();
             if let Some(used) = used {
                 if let Some(guest) = self.template.rewound(used) {
-                    lock(&self.ready).push(guest);
+                    lock(&self.idle).ready.push(guest);
                 }
                 continue;
             }
             match runtime::block_on(self.template.instantiate(self.vars.clone())) {
-                Ok(guest) => lock(&self.ready).push(guest),
+                Ok(guest) => lock(&self.idle).ready.push(guest),
                 Err(error) => {
                     // The next call makes its own instance and reports why it cannot.
                     tracing::debug!(%error, "no instance made ahead");

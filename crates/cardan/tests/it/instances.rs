@@ -260,6 +260,25 @@ fn instances_made_ahead() {
     assert_eq!(kitchen(InstanceMode::Fresh).ready_instances(), 0);
 }
 
+/// A shared plugin's used instances serve before unused ones, whatever is made ahead meanwhile.
+#[test]
+fn shared_instances_that_served_come_first() {
+    for ready in [1, 3] {
+        let plugin = prebuilt("kitchen").mode(InstanceMode::Shared).ready_instances(ready).load().unwrap();
+        for n in 1..=20 {
+            assert_eq!(count(&plugin), n.to_string(), "{ready}");
+            // For the thread that makes them.
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let start = std::time::Instant::now();
+        while plugin.ready_instances() < ready as usize && start.elapsed() < GENEROUS {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        assert!(plugin.ready_instances() >= ready as usize, "there are unused ones, too");
+        assert_eq!(count(&plugin), "21", "{ready}");
+    }
+}
+
 /// More calls at once than the plugin may have instances: they wait, and the last give up.
 #[tokio::test]
 async fn more_calls_than_instances() {

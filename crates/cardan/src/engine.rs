@@ -9,6 +9,7 @@ pub(crate) mod cache;
 pub(crate) mod dirty_pages;
 pub(crate) mod nursery;
 pub(crate) mod ticker;
+pub(crate) mod visit_slots;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -28,8 +29,13 @@ use cache::CompileCache;
 use dirty_pages::DirtyPages;
 use nursery::Nursery;
 use ticker::Ticker;
+use visit_slots::VisitSlots;
 
-/// Most memories that a module in the pool may have: its own, and the Extism kernel's.
+/// Instances in the pool, unless the embedder says otherwise.
+const POOL_INSTANCES: u32 = 1000;
+/// Memories, and tables, that the pool has for each instance: its own, and the Extism kernel's.
+const POOLED_EACH_PER_INSTANCE: u32 = 2;
+/// Most memories that a module in the pool may have.
 const POOLED_MEMORIES_PER_MODULE: u32 = 4;
 /// Most tables that a module in the pool may have.
 const POOLED_TABLES_PER_MODULE: u32 = 4;
@@ -62,7 +68,7 @@ pub struct EngineConfig {
     /// there is executed. `None` compiles at every load.
     pub cache_dir: Option<PathBuf>,
     /// Instances alive at once in the pool; `None` means 1,000. Each reserves some 8 GiB of *address
-    /// space*, not memory.
+    /// space*, not memory. Visits may keep three quarters of them; the rest is there for single calls.
     pub pool_instances: Option<u32>,
     /// Where fresh instances come from.
     pub isolation: Isolation,
@@ -81,6 +87,12 @@ impl fmt::Debug for EngineConfig {
     }
 }
 
+impl EngineConfig {
+    fn pool_instances(&self) -> u32 {
+        self.pool_instances.unwrap_or(POOL_INSTANCES).max(1)
+    }
+}
+
 /// Runs plugins. One serves a whole process; clones share everything.
 #[derive(Clone)]
 pub struct Engine {
@@ -96,6 +108,7 @@ struct Shared {
     cache: Option<CompileCache>,
     ticker: Arc<Ticker>,
     nursery: Arc<Nursery>,
+    visit_slots: VisitSlots,
 }
 
 /// Which of the wasmtime engines a plugin runs on.
@@ -138,7 +151,9 @@ impl Engine {
             ticker.drive(engine);
         }
         let nursery = Nursery::start(&ticker);
+        let visit_slots = VisitSlots::of(config.pool_instances());
         let shared = Shared {
+            visit_slots,
             config,
             dirty_pages,
             pooled,
@@ -189,6 +204,21 @@ impl Engine {
 
     pub(crate) fn nursery(&self) -> &Arc<Nursery> {
         &self.shared.nursery
+    }
+
+    pub(crate) fn visit_slots(&self) -> &VisitSlots {
+        &self.shared.visit_slots
+    }
+
+    /// How many of the pool's instances one of `module` takes, or has the memories and tables of; none
+    /// outside of the pool.
+    pub(crate) fn pool_slots(&self, module: &wasmtime::Module) -> u32 {
+        let pooled = self.shared.pooled.as_ref();
+        if !pooled.is_ok_and(|pooled| wasmtime::Engine::same(pooled, module.engine())) {
+            return 0;
+        }
+        let needs = module.resources_required();
+        needs.num_memories.max(needs.num_tables).div_ceil(POOLED_EACH_PER_INSTANCE).max(1)
     }
 
     /// The wasmtime engine for `room`; the roomy one where there is no pool.
@@ -274,15 +304,16 @@ fn base_config() -> Config {
 }
 
 fn pooled_config(config: &EngineConfig, keep_resident_bytes: usize) -> Config {
-    let instances = config.pool_instances.unwrap_or(1000).max(1);
+    let instances = config.pool_instances();
+    let each = instances.saturating_mul(POOLED_EACH_PER_INSTANCE);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_core_instances(instances)
-        .total_memories(instances.saturating_mul(2))
-        .total_tables(instances.saturating_mul(2))
+        .total_memories(each)
+        .total_tables(each)
         .total_stacks(instances)
         .total_gc_heaps(instances)
         // Plugins share the pool, and a slot that stays with its plugin is cheaper to reuse.
-        .max_unused_warm_slots(instances.saturating_mul(2))
+        .max_unused_warm_slots(each)
         .max_memories_per_module(POOLED_MEMORIES_PER_MODULE)
         .max_tables_per_module(POOLED_TABLES_PER_MODULE)
         // The kernel's memory may take all that a plugin may have, and a page of its own.

@@ -21,6 +21,7 @@ use crate::{Error, runtime};
 
 pub use builder::PluginBuilder;
 pub use held::Held;
+use held::Kept;
 pub use inspection::{Import, Inspection};
 
 /// One loaded version of a plugin. Cheap to clone; immutable but for its variables and instances.
@@ -173,17 +174,17 @@ impl Plugin {
         };
         match self.admitted.mode {
             InstanceMode::Visit => {
-                let (permit, mut guest) = match held.take() {
+                let mut kept = match held.take() {
                     Some(kept) => kept,
                     None => {
                         let permit;
                         (permit, call.deadline) = self.admitted.pool.permit(call.deadline).await?;
-                        (permit, self.admitted.pool.take().await?)
+                        Kept { guest: self.admitted.pool.take().await?, permit }
                     }
                 };
-                let output = succeed(guest.call(call).await)?;
+                let output = succeed(kept.guest.call(call).await)?;
                 let verdict = decode(&output)?;
-                held.keep(permit, guest);
+                held.keep(kept);
                 Ok(verdict)
             }
             InstanceMode::Fresh | InstanceMode::Shared => decode(&self.in_pool(call).await?),

@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use cardan_api::{Fault, InstanceMode};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::Error;
 use crate::abi::extism::{Guest, Template, Vars};
 use crate::engine::nursery::{Nursed, Nursery};
+use crate::engine::visit_slots::VisitSlots;
 use crate::runtime;
 
 /// Used instances that wait to be cleared away. Beyond that, callers clear away their own.
@@ -33,6 +34,8 @@ pub(crate) struct Pool {
     ready_wanted: usize,
     ready_max: usize,
     permits: Arc<Semaphore>,
+    /// What each visit's instance is taken from beside the permits, and how much of it.
+    visit_slots: Option<(VisitSlots, u32)>,
     nursery: Arc<Nursery>,
     this: Weak<Pool>,
     asked: AtomicBool,
@@ -67,7 +70,11 @@ impl Idle {
 }
 
 /// The right to have one more instance. Given back when dropped.
-pub(crate) struct Permit(#[expect(dead_code, reason = "held for its destructor")] OwnedSemaphorePermit);
+#[expect(dead_code, reason = "held for its destructor")]
+pub(crate) struct Permit {
+    instance: OwnedSemaphorePermit,
+    visit_slots: Option<OwnedSemaphorePermit>,
+}
 
 /// What the pool is set up with.
 pub(crate) struct PoolPlan {
@@ -75,12 +82,17 @@ pub(crate) struct PoolPlan {
     pub(crate) instances_max: u32,
     /// Instances to keep ready ahead of calls.
     pub(crate) ready_wanted: u32,
+    pub(crate) nursery: Arc<Nursery>,
+    /// What visits of all plugins may keep.
+    pub(crate) visit_slots: VisitSlots,
 }
 
 impl Pool {
-    pub(crate) fn new(template: Template, plan: &PoolPlan, nursery: Arc<Nursery>) -> Arc<Self> {
+    pub(crate) fn new(template: Template, plan: PoolPlan) -> Arc<Self> {
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
         let ready_wanted = plan.ready_wanted.min(plan.instances_max) as usize;
+        let slots = template.pool_slots();
+        let visits = plan.mode == InstanceMode::Visit && slots > 0;
         Arc::new_cyclic(|this| Self {
             template,
             vars: Arc::default(),
@@ -88,7 +100,8 @@ impl Pool {
             ready_wanted,
             ready_max: ready_wanted + threads * KEPT_PER_THREAD,
             permits: Arc::new(Semaphore::new(plan.instances_max.max(1) as usize)),
-            nursery,
+            visit_slots: visits.then_some((plan.visit_slots, slots)),
+            nursery: plan.nursery,
             this: this.clone(),
             asked: AtomicBool::new(false),
             listed: AtomicBool::new(false),
@@ -103,25 +116,27 @@ impl Pool {
         &self,
         deadline: Option<Duration>,
     ) -> Result<(Permit, Option<Duration>), Error> {
-        match self.permits.clone().try_acquire_owned() {
-            Ok(permit) => return Ok((Permit(permit), deadline)),
-            Err(TryAcquireError::NoPermits) => {}
-            Err(TryAcquireError::Closed) => return Err(Error::host("the plugin's instances are gone")),
-        }
-        let busy = || {
-            Error::call(
-                Fault::Busy,
-                "all instances of the plugin are in use; raise instances_max to allow more",
+        let own = acquire(&self.permits, 1, deadline).await;
+        let (instance, deadline) = own.ok_or_else(|| {
+            busy(
+                "all instances of the plugin are in use; raise limits.instances of the plugin \
+                 (Limits::instances_max) to allow more",
             )
+        })?;
+        let Some((of_all, slots)) = &self.visit_slots else {
+            return Ok((Permit { instance, visit_slots: None }, deadline));
         };
-        let since = Instant::now();
-        let waited = tokio::time::timeout(deadline.unwrap_or(WAIT_MAX), self.permits.clone().acquire_owned());
-        match waited.await {
-            Ok(Ok(permit)) => {
-                Ok((Permit(permit), deadline.map(|deadline| deadline.saturating_sub(since.elapsed()))))
-            }
-            Ok(Err(_)) | Err(_) => Err(busy()),
-        }
+        // More than there are would never come.
+        let count = of_all.max.min(*slots);
+        let kept = acquire(&of_all.free, count, deadline).await;
+        let (kept, deadline) = kept.ok_or_else(|| {
+            busy(format!(
+                "visits keep all {} slots of the pool that visits of all plugins may keep; raise pool_instances \
+                 of the engine (EngineConfig::pool_instances) to allow more",
+                of_all.max
+            ))
+        })?;
+        Ok((Permit { instance, visit_slots: Some(kept) }, deadline))
     }
 
     /// A ready instance, else one that can be put back to its beginning, else a new one.
@@ -273,6 +288,25 @@ impl Nursed for Pool {
             }
         }
     }
+}
+
+/// Waits for some of `permits`, at most for `left`. Returns what is left of that time.
+async fn acquire(
+    permits: &Arc<Semaphore>,
+    count: u32,
+    left: Option<Duration>,
+) -> Option<(OwnedSemaphorePermit, Option<Duration>)> {
+    if let Ok(permit) = permits.clone().try_acquire_many_owned(count) {
+        return Some((permit, left));
+    }
+    let since = Instant::now();
+    let waited = permits.clone().acquire_many_owned(count);
+    let permit = tokio::time::timeout(left.unwrap_or(WAIT_MAX), waited).await.ok()?.ok()?;
+    Some((permit, left.map(|left| left.saturating_sub(since.elapsed()))))
+}
+
+fn busy(why: impl Into<String>) -> Error {
+    Error::call(Fault::Busy, why)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

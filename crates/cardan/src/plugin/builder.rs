@@ -211,6 +211,8 @@ impl PluginBuilder {
             mode: self.mode,
             instances_max: self.limits.instances_max,
             ready_wanted: self.ready_instances,
+            nursery: self.engine.nursery().clone(),
+            visit_slots: self.engine.visit_slots().clone(),
         };
         let linking = Linking {
             name: name.clone(),
@@ -224,7 +226,7 @@ impl PluginBuilder {
             log: self.log.unwrap_or_else(|| Arc::new(TracingLog { plugin: name.clone() })),
         };
         let template = linking.link(&self.engine)?;
-        let pool = Pool::new(template, &plan, self.engine.nursery().clone());
+        let pool = Pool::new(template, plan);
         if pool.template.is_command() {
             runtime::block_on(pool.template.check_command())?;
         } else {
@@ -238,7 +240,7 @@ impl PluginBuilder {
             }
         }
         let dialect = inspection.dialect;
-        let admitted = Admitted { name: name.clone(), mode: plan.mode, deadline, dialect, inspection, pool };
+        let admitted = Admitted { name: name.clone(), mode: self.mode, deadline, dialect, inspection, pool };
         Ok(Plugin { admitted: Arc::new(admitted) })
     }
 

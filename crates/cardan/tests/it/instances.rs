@@ -3,13 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cardan::api::http::{Headers, HttpRequest, RequestEvent};
-use cardan::api::{Attributes, BodyNeed, Flow, Phase};
-use cardan::{
-    Circumstances, Engine, EngineConfig, ErrorKind, Fault, Held, InstanceMode, Limits, Plugin, Question,
-};
+use cardan::api::http::HttpRequest;
+use cardan::{Engine, EngineConfig, ErrorKind, Fault, Held, InstanceMode, Limits, Plugin};
 
 use crate::support::{GENEROUS, Linkage, engine, guest, guests, prebuilt, within};
+use crate::visits::ask;
 
 fn kitchen(mode: InstanceMode) -> Plugin {
     prebuilt("kitchen").mode(mode).load().unwrap()
@@ -78,7 +76,7 @@ async fn one_instance_for_a_visit() {
         let mut held = Held::default();
         let mut unanswered = Vec::new();
         for n in 1..=10 {
-            if let Err(error) = ask(&plugin, &mut held).await {
+            if let Err(error) = ask(&plugin, &mut held, None).await {
                 assert_eq!(error.fault(), Fault::Trap, "{error}");
                 unanswered.push(n);
             }
@@ -87,33 +85,10 @@ async fn one_instance_for_a_visit() {
         // Another visit does not see this one's instance, nor its fault.
         let mut other = Held::default();
         for _ in 0..3 {
-            let answered = ask(&plugin, &mut other).await.is_ok();
+            let answered = ask(&plugin, &mut other, None).await.is_ok();
             assert!(answered || mode == InstanceMode::Shared, "{mode:?}");
         }
     }
-}
-
-async fn ask(plugin: &Plugin, held: &mut Held) -> Result<(), cardan::Error> {
-    let event = RequestEvent {
-        method: "GET".to_owned(),
-        host: "a.example".to_owned(),
-        path: "/".to_owned(),
-        query: None,
-        client: "192.0.2.1:4711".to_owned(),
-        headers: Headers::default(),
-        body: None,
-    };
-    let (attributes, config) = (Attributes::new(), serde_json::json!({}));
-    let about = Circumstances {
-        phase: Phase::PreFlight,
-        body: BodyNeed::None,
-        visit: "0123456789abcdef",
-        session: "default",
-        attributes: &attributes,
-        config: &config,
-    };
-    let question = Question::<HttpRequest> { event: &event, about, entry: None, deadline: None };
-    plugin.ask(held, question).await.map(|verdict| assert_eq!(verdict.flow, Flow::Continue))
 }
 
 #[test]

@@ -9,6 +9,7 @@
 
 mod server;
 mod support;
+mod visits;
 mod wasi;
 
 mod cache;

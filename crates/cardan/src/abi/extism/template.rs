@@ -91,6 +91,17 @@ impl Template {
         export.is_some_and(|export| matches!(export.shape, Shape::Unit | Shape::Code))
     }
 
+    /// How many of the pool's instances one of ours takes.
+    pub(crate) fn pool_slots(&self) -> u32 {
+        let slots = |module| self.engine.pool_slots(module);
+        match &self.linked.linkage {
+            Linkage::Fused { .. } => slots(&self.linked.main),
+            Linkage::Beside { kernel, modules, .. } => {
+                slots(kernel) + modules.iter().map(|(_, module)| slots(module)).sum::<u32>()
+            }
+        }
+    }
+
     /// Whether main runs as a command: its start section is its program's, not the plugin's.
     pub(crate) fn is_command(&self) -> bool {
         is_command(&self.linked.main)
@@ -280,7 +291,10 @@ fn start_error(failure: &StartFailure) -> Error {
         StartFailure::Run(error) => error,
     };
     if engine::is_pool_full(error) {
-        return Error::call(Fault::Busy, "all instances of this process are in use");
+        return Error::call(
+            Fault::Busy,
+            "all instances of this process are in use; raise pool_instances of the engine (EngineConfig::pool_instances) to allow more",
+        );
     }
     let text = match (error.downcast_ref::<Exceeded>(), error.downcast_ref::<wasmtime::Trap>()) {
         (Some(exceeded), _) => exceeded.to_string(),

@@ -7,6 +7,7 @@ mod fuse;
 mod host;
 mod kernel;
 mod link;
+mod log;
 pub(crate) mod manifest;
 mod recognise;
 mod rewind;

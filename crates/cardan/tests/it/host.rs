@@ -238,6 +238,69 @@ fn long_lines_are_cut() {
     assert!(lines[0].1.ends_with("... (34464 bytes more)"), "{}", &lines[0].1[65536..]);
 }
 
+/// What a recorder got of some calls: lines, bytes of them, and the last one.
+fn taken(log: &Recorder) -> (usize, usize, String) {
+    let lines = log.take();
+    let bytes = lines.iter().map(|(_, line)| line.len()).sum();
+    (lines.len(), bytes, lines.last().map(|(_, line)| line.clone()).unwrap_or_default())
+}
+
+#[track_caller]
+fn check_dropped((lines, bytes, last): &(usize, usize, String)) {
+    assert!(*lines <= 1001 && *bytes < (256 << 10) + 1000, "{lines} lines of {bytes} bytes");
+    let said = "more lines were dropped: one call may log 1000 lines of 262144 bytes together";
+    assert!(last.ends_with(said), "{last:?}");
+}
+
+/// Each call, and each start, has so much room in the log and no more, however it ends.
+#[tokio::test]
+async fn a_flooded_log() {
+    for linkage in Linkage::BOTH {
+        let load = |name: &str| {
+            let module = std::fs::read(guests().join("hostile").join(name).with_extension("wat")).unwrap();
+            let log = Recorder::at(Some(LogLevel::Info));
+            let limits = within(Duration::from_millis(if name == "log_flood" { 1_000 } else { 20_000 }));
+            let plugin = linkage.plugin(&module).limits(limits).log(log.clone());
+            (plugin.load().unwrap(), log)
+        };
+        let (plugin, log) = load("log_flood_bytes");
+        let mut instance = plugin.instance().unwrap();
+        for _ in 0..2 {
+            assert_eq!(instance.call_async("run", b"").await.code, 0);
+            let found = taken(&log);
+            check_dropped(&found);
+            // Four whole lines, most of a fifth, and the report on the others.
+            assert_eq!((found.0, found.2.split(' ').next()), (6, Some("96")), "{linkage:?}");
+        }
+        let (plugin, log) = load("initialize_log_flood");
+        log.take();
+        plugin.call_async("run", b"").await.unwrap();
+        let lines = log.take();
+        assert_eq!(lines.len(), 1002, "{linkage:?}");
+        assert!(lines[1000].1.starts_with("4000 more lines were dropped"), "{:?}", lines[1000]);
+        assert_eq!(lines[1001].1, "\0".repeat(8));
+
+        // To the deadline; given up, and followed by another; given up for good.
+        let (plugin, log) = load("log_flood");
+        let mut instance = plugin.instance().unwrap();
+        assert_eq!(instance.call_async("run", b"").await.fault, Some(Fault::Deadline));
+        check_dropped(&taken(&log));
+        let given_up = async |instance: &mut cardan::PluginInstance| {
+            let call = instance.call_async("run", b"");
+            tokio::time::timeout(Duration::from_millis(100), call).await.unwrap_err();
+        };
+        given_up(&mut instance).await;
+        let (lines, _, last) = taken(&log);
+        assert_eq!((lines, &*last), (1000, "again"), "{linkage:?}");
+        given_up(&mut instance).await;
+        let report = log.take().swap_remove(0);
+        assert!(report.1.contains(" more lines were dropped: "), "{report:?}");
+        assert_eq!(report.0, LogLevel::Error, "as the lines were");
+        drop(instance);
+        check_dropped(&taken(&log));
+    }
+}
+
 /// The import by each name is there, with its type, in both linkages.
 #[test]
 fn every_function_is_there() {

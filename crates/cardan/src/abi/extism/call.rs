@@ -58,7 +58,10 @@ impl Guest {
         let (fuel, output_bytes_max) = (shared.limits.fuel, shared.limits.output_bytes_max);
         let ticker = self.store.data().clock.ticker().clone();
         let running = ticker.enter();
-        let slice = self.store.data_mut().clock.begin(&running, call.deadline, pace);
+        let state = self.store.data_mut();
+        // The last call may have been given up before its end.
+        state.end_log();
+        let slice = state.clock.begin(&running, call.deadline, pace);
         self.store.set_epoch_deadline(slice);
         if let Some(fuel) = fuel
             && let Err(error) = self.store.set_fuel(fuel)
@@ -74,6 +77,7 @@ impl Guest {
             Err(error) => return Report::refused(Fault::Host, codec::text(&error)),
         }
         let result = self.run(call.export, export, pace).await;
+        self.store.data_mut().end_log();
         if call.export == "_start" {
             self.spent = true;
             self.store.data().vars.clear();

@@ -13,8 +13,6 @@ use crate::host_function::{Body, Failed, HostCall, HostFunction};
 
 /// What `get_log_level` answers when nothing is logged.
 const LOGGING_OFF: i32 = i32::MAX;
-/// Longest log line; what is beyond is cut off.
-const LOG_BYTES_MAX: usize = 64 << 10;
 
 /// Names defined here, for admission.
 pub(super) const NAMES: [&str; 12] = [
@@ -176,21 +174,18 @@ fn var_set(mut caller: Caller<'_, State>, key: u64, value: u64) -> wasmtime::Res
 }
 
 fn log(mut caller: Caller<'_, State>, level: LogLevel, handle: u64) -> wasmtime::Result<()> {
-    let shared = caller.data().shared.clone();
-    if shared.log.level().is_none_or(|least| level < least) {
+    let state = caller.data_mut();
+    if state.shared.log.level().is_none_or(|least| level < least) || !state.log.has_room(level) {
         let kernel = caller.data().kernel()?;
         kernel.free(caller.as_context_mut(), handle);
         return Ok(());
     }
-    match String::from_utf8(take(&mut caller, handle)?) {
-        Ok(text) if text.len() > LOG_BYTES_MAX => {
-            let begin = &text[..text.floor_char_boundary(LOG_BYTES_MAX)];
-            let more = text.len() - begin.len();
-            shared.log.line(level, &format!("{begin}... ({more} bytes more)"));
-        }
-        Ok(text) => shared.log.line(level, &text),
-        Err(error) => shared.log.line(LogLevel::Error, &format!("log message is not UTF-8: {error}")),
-    }
+    let (level, text) = match String::from_utf8(take(&mut caller, handle)?) {
+        Ok(text) => (level, text),
+        Err(error) => (LogLevel::Error, format!("log message is not UTF-8: {error}")),
+    };
+    let state = caller.data_mut();
+    state.log.line(&*state.shared.log, level, text);
     Ok(())
 }
 

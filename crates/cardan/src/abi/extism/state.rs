@@ -9,6 +9,7 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 
 use super::exports::Exports;
 use super::kernel::Kernel;
+use super::log::LogQuota;
 use super::vars::Vars;
 use super::wasi::WasiGrant;
 use crate::grants::{HttpGrant, LogSink};
@@ -64,6 +65,7 @@ pub(crate) struct State {
     pub(super) config: Arc<BTreeMap<String, String>>,
     pub(super) vars: Arc<Vars>,
     pub(super) http: LastResponse,
+    pub(super) log: LogQuota,
     pub(super) wasi: Option<Box<WasiP1Ctx>>,
     pub(super) clock: Clock,
     pub(super) meter: Meter,
@@ -80,6 +82,18 @@ pub(super) struct LastResponse {
 impl State {
     pub(super) fn kernel(&self) -> wasmtime::Result<Kernel> {
         self.kernel.ok_or_else(|| wasmtime::format_err!("the plugin's memory is not there yet"))
+    }
+
+    /// A call, or the start, is over as far as the log goes.
+    pub(super) fn end_log(&mut self) {
+        self.log.renew(&*self.shared.log);
+    }
+}
+
+/// For starts that failed, and for calls that nobody waited for to the end.
+impl Drop for State {
+    fn drop(&mut self) {
+        self.end_log();
     }
 }
 

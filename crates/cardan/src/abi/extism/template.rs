@@ -11,6 +11,7 @@ use super::codec;
 use super::exports::{Initialiser, Shape, is_command};
 use super::fuse::ENV;
 use super::kernel::Kernel;
+use super::log::LogQuota;
 use super::manifest::MAIN;
 use super::rewind::Rewinding;
 use super::state::{Heritage, LastResponse, Shared, State};
@@ -124,6 +125,7 @@ impl Template {
         let mut guest = Guest { store, main, kernel, spent: false, rewindable: None };
         let initialised = self.initialise(&mut guest).await;
         initialised.map_err(|error| start_error(&StartFailure::Run(error)))?;
+        guest.store.data_mut().end_log();
         guest.rewindable =
             self.rewinding.as_ref().and_then(|rewinding| rewinding.prepare(&guest.main, &mut guest.store));
         if ticker.now_ms().saturating_sub(started_ms) <= PROMPT_MS {
@@ -177,8 +179,17 @@ impl Template {
         let mut meter = Meter::new(&shared.limits);
         meter.allow_pages(KERNEL_PAGES);
         let fuel = shared.limits.fuel;
-        let state =
-            State { config, shared, kernel: None, vars, http: LastResponse::default(), wasi, clock, meter };
+        let state = State {
+            config,
+            shared,
+            kernel: None,
+            vars,
+            http: LastResponse::default(),
+            log: LogQuota::default(),
+            wasi,
+            clock,
+            meter,
+        };
         let mut store = Store::new(&self.linked.wasmtime, state);
         limits::limit(&mut store);
         store.set_epoch_deadline(slice);

@@ -23,7 +23,7 @@ pub enum Fault {
     Denied,
     /// The guest's answer is not in the form its dialect requires, or an export is missing.
     Protocol,
-    /// No instance was free within the plugin's queue limits.
+    /// No instance was free within the plugin's limits, or there was no room for one in the process.
     Busy,
     /// The host itself failed: a capability's backend, an internal limit.
     Host,

@@ -21,7 +21,7 @@ use wasmtime::{
 };
 
 use crate::grants::HttpClient;
-use crate::limits::PAGE_BYTES;
+use crate::limits::{MemoryBudget, PAGE_BYTES};
 use crate::plugin::PluginBuilder;
 use crate::source::Source;
 use crate::{Error, Plugin};
@@ -70,6 +70,11 @@ pub struct EngineConfig {
     /// Instances alive at once in the pool; `None` means 1,000. Each reserves some 8 GiB of *address
     /// space*, not memory. Visits may keep three quarters of them; the rest is there for single calls.
     pub pool_instances: Option<u32>,
+    /// Linear memory of all live instances together, as sized, not as resident: what a guest never
+    /// touched counts as well. `None`: no bound but each plugin's own. An instance that would need more is
+    /// not made, which is [`Fault::Busy`](cardan_api::Fault::Busy); one that would grow beyond ends its
+    /// call, as at its own limit.
+    pub memory_bytes_max: Option<u64>,
     /// Where fresh instances come from.
     pub isolation: Isolation,
     /// What carries out the HTTP requests that guests are granted. Without one they are refused.
@@ -81,6 +86,7 @@ impl fmt::Debug for EngineConfig {
         f.debug_struct("EngineConfig")
             .field("cache_dir", &self.cache_dir)
             .field("pool_instances", &self.pool_instances)
+            .field("memory_bytes_max", &self.memory_bytes_max)
             .field("isolation", &self.isolation)
             .field("http", &self.http.is_some())
             .finish()
@@ -109,6 +115,7 @@ struct Shared {
     ticker: Arc<Ticker>,
     nursery: Arc<Nursery>,
     visit_slots: VisitSlots,
+    memory: Option<Arc<MemoryBudget>>,
 }
 
 /// Which of the wasmtime engines a plugin runs on.
@@ -152,7 +159,9 @@ impl Engine {
         }
         let nursery = Nursery::start(&ticker);
         let visit_slots = VisitSlots::of(config.pool_instances());
+        let memory = config.memory_bytes_max.map(|bytes_max| Arc::new(MemoryBudget::new(bytes_max)));
         let shared = Shared {
+            memory,
             visit_slots,
             config,
             dirty_pages,
@@ -204,6 +213,10 @@ impl Engine {
 
     pub(crate) fn nursery(&self) -> &Arc<Nursery> {
         &self.shared.nursery
+    }
+
+    pub(crate) fn memory(&self) -> Option<&Arc<MemoryBudget>> {
+        self.shared.memory.as_ref()
     }
 
     pub(crate) fn visit_slots(&self) -> &VisitSlots {

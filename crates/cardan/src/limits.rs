@@ -3,7 +3,7 @@
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use cardan_api::Limits;
@@ -36,6 +36,8 @@ pub(crate) enum Exceeded {
     MemoryBytes(u64),
     TableElements(u64),
     GrowthPages(u64),
+    /// The limit of all instances together.
+    EngineBytes(u64),
 }
 
 impl fmt::Display for Exceeded {
@@ -44,11 +46,72 @@ impl fmt::Display for Exceeded {
             Self::MemoryBytes(max) => write!(f, "oom: its memories may have {max} bytes together"),
             Self::TableElements(max) => write!(f, "oom: its tables may have {max} elements together"),
             Self::GrowthPages(max) => write!(f, "oom: its memories may grow by {max} pages of 64 KiB"),
+            Self::EngineBytes(max) => write!(f, "oom: {}", MemoryFull(*max)),
         }
     }
 }
 
 impl std::error::Error for Exceeded {}
+
+/// The error with which an instance is not even made, since others have all the memory of the engine.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MemoryFull(u64);
+
+impl fmt::Display for MemoryFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the instances of this process may have {} bytes of memory together; raise memory_bytes_max of the \
+             engine (EngineConfig::memory_bytes_max) to allow more",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for MemoryFull {}
+
+/// The linear memory that all instances of an engine may have together.
+#[derive(Debug)]
+pub(crate) struct MemoryBudget {
+    bytes_max: u64,
+    bytes_taken: AtomicU64,
+}
+
+impl MemoryBudget {
+    pub(crate) fn new(bytes_max: u64) -> Self {
+        Self { bytes_max, bytes_taken: AtomicU64::new(0) }
+    }
+
+    /// Takes some, unless there is too little. What does not fit is not taken for a moment either, so that
+    /// it is in nobody's way.
+    fn take(&self, bytes: u64) -> bool {
+        let more = |taken: u64| taken.checked_add(bytes).filter(|taken| *taken <= self.bytes_max);
+        self.bytes_taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+}
+
+/// What one instance has of a [`MemoryBudget`]. Given back when dropped.
+#[derive(Debug)]
+struct Share {
+    budget: Arc<MemoryBudget>,
+    bytes: u64,
+}
+
+impl Share {
+    fn grow(&mut self, bytes: u64) -> bool {
+        let taken = self.budget.take(bytes);
+        if taken {
+            self.bytes += bytes;
+        }
+        taken
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.bytes_taken.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
 
 /// Counts an instance's memory and tables.
 #[derive(Debug)]
@@ -58,6 +121,8 @@ pub(crate) struct Meter {
     table_elements_max: u64,
     table_elements_left: u64,
     growth: Option<Growth>,
+    share: Option<Share>,
+    starting: bool,
 }
 
 /// Extism's `max_pages`: a budget that all growth is taken from and that nothing is given back to.
@@ -68,7 +133,7 @@ struct Growth {
 }
 
 impl Meter {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits, budget: Option<&Arc<MemoryBudget>>) -> Self {
         let growth = limits.growth_pages_max.map(u64::from);
         Self {
             memory_bytes_max: limits.memory_bytes_max,
@@ -76,6 +141,8 @@ impl Meter {
             table_elements_max: limits.table_elements_max,
             table_elements_left: limits.table_elements_max,
             growth: growth.map(|pages| Growth { pages_max: pages, pages_left: pages }),
+            share: budget.map(|budget| Share { budget: budget.clone(), bytes: 0 }),
+            starting: true,
         }
     }
 
@@ -94,6 +161,7 @@ impl Meter {
 
     /// Instantiation is over; from here on only growth counts against `max_pages`.
     pub(crate) fn started(&mut self) {
+        self.starting = false;
         if let Some(growth) = &mut self.growth {
             growth.pages_left = growth.pages_max;
         }
@@ -118,10 +186,20 @@ impl ResourceLimiter for Meter {
                 None => return Err(Exceeded::GrowthPages(growth.pages_max).into()),
             }
         }
-        match self.memory_bytes_left.checked_sub(bytes) {
-            Some(left) => self.memory_bytes_left = left,
-            None => return Err(Exceeded::MemoryBytes(self.memory_bytes_max).into()),
+        let Some(own_left) = self.memory_bytes_left.checked_sub(bytes) else {
+            return Err(Exceeded::MemoryBytes(self.memory_bytes_max).into());
+        };
+        if let Some(share) = &mut self.share
+            && !share.grow(bytes)
+        {
+            let max = share.budget.bytes_max;
+            // The first size of a memory is what the instance cannot be made without.
+            return Err(match self.starting && current == 0 {
+                true => MemoryFull(max).into(),
+                false => Exceeded::EngineBytes(max).into(),
+            });
         }
+        self.memory_bytes_left = own_left;
         Ok(true)
     }
 

@@ -1,8 +1,10 @@
 //! What a plugin may use up, row by row.
 
-use cardan::{Fault, Limits, MemoryLimits};
+use std::time::Duration;
 
-use crate::support::{Linkage, engine, guest, guests, told, with_memory};
+use cardan::{Engine, EngineConfig, Fault, Limits, MemoryLimits, Plugin};
+
+use crate::support::{Linkage, engine, guest, guests, linked, told, with_memory, within};
 
 const PAGE: u64 = 1 << 16;
 
@@ -205,5 +207,106 @@ fn long_errors_are_cut() {
             "{}",
             error.len()
         );
+    }
+}
+
+/// How many more instances the engine has memory for.
+#[track_caller]
+fn room(plugin: &Plugin) -> usize {
+    let mut instances = Vec::new();
+    loop {
+        match plugin.instance() {
+            Ok(instance) => instances.push(instance),
+            Err(error) => {
+                check_full(&error);
+                check_full(&plugin.call("ok", "").unwrap_err());
+                return instances.len();
+            }
+        }
+    }
+}
+
+#[track_caller]
+fn check_full(error: &cardan::Error) {
+    assert_eq!(error.fault(), Fault::Busy, "{error}");
+    assert!(error.message().contains("raise memory_bytes_max of the engine"), "{error}");
+}
+
+const GROWS: &str = r#"
+    (func (export "ok"))
+    (func (export "grow")
+      (call $tell (i64.extend_i32_s (memory.grow (call $input_load_u8 (i64.const 0))))) (call $told))
+    (func (export "trap") unreachable)
+    (func (export "loop") (loop (br 0)))"#;
+
+/// The memory that all instances of an engine may have together is all there again after whatever they did.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_engines_memory() {
+    let engine = Engine::new(EngineConfig {
+        memory_bytes_max: Some(16 * PAGE),
+        pool_instances: Some(40),
+        ..EngineConfig::default()
+    });
+    let engine = engine.unwrap();
+    let text = guest(GROWS);
+    let beside = linked(&[("bystander", "(module)"), ("main", &text)]);
+    for source in [cardan::Source::from(text.as_bytes()), beside.into()] {
+        let load = || engine.plugin(source.clone()).limits(within(crate::support::GENEROUS)).load().unwrap();
+        let plugin = load();
+        let all = room(&plugin);
+        assert!((3..=10).contains(&all), "{all}");
+        assert_eq!(room(&plugin), all);
+
+        // Growth beyond it ends the call, as beyond the plugin's own limit, and takes nothing.
+        let mut instance = plugin.instance().unwrap();
+        let report = instance.call_async("grow", &[100]).await;
+        assert_eq!((report.code, report.fault), (-1, Some(Fault::Memory)), "{report:?}");
+        assert!(report.error.unwrap().contains("raise memory_bytes_max"));
+        assert_eq!(room(&plugin), all - 1);
+        let report = instance.call_async("trap", &vec![0; 2 << 20]).await;
+        assert_eq!(report.fault, Some(Fault::Memory), "{report:?}");
+        assert!(report.error.unwrap().contains("raise memory_bytes_max"));
+        assert_eq!(told(&instance.call_async("grow", &[10]).await.output), [1]);
+        assert!(room(&plugin) < all - 1);
+        assert_eq!(instance.call_async("trap", b"").await.code, 134);
+        drop(instance);
+        assert_eq!(room(&plugin), all);
+
+        let trap = plugin.call_async("trap", b"").await.unwrap_err();
+        assert_eq!(trap.fault(), Fault::Trap);
+        tokio::time::timeout(Duration::from_millis(20), plugin.call_async("loop", b"")).await.unwrap_err();
+        for start in ["unreachable", "(drop (memory.grow (i32.const 100)))"] {
+            let failing = guest(&format!("(func $start {start}) (start $start)"));
+            engine.load(failing.as_bytes()).unwrap_err();
+        }
+        let large = guest("").replacen("(memory (export \"memory\") 1)", "(memory 16)", 1);
+        check_full(&engine.load(large.as_bytes()).unwrap_err());
+        assert_eq!(room(&plugin), all);
+
+        // A plugin of their own, since its instances start with the memory that they are seen to need.
+        let many = load();
+        std::thread::scope(|scope| {
+            for _ in 0..12 {
+                scope.spawn(|| {
+                    for pages in 0..50_u8 {
+                        let end = many.call("grow", [pages % 12]).map(drop).map_err(|error| error.fault());
+                        assert!(matches!(end, Ok(()) | Err(Fault::Busy | Fault::Memory)), "{end:?}");
+                    }
+                });
+            }
+        });
+        drop(many);
+        assert_eq!(room(&plugin), all);
+    }
+}
+
+/// Used instances that wait to be cleared away make room, as they do in a full pool.
+#[test]
+fn the_engines_memory_and_instances_made_ahead() {
+    let config = EngineConfig { memory_bytes_max: Some(16 * PAGE), ..EngineConfig::default() };
+    let engine = Engine::new(EngineConfig { pool_instances: Some(40), ..config }).unwrap();
+    let plugin = engine.plugin(guest(GROWS).as_bytes()).ready_instances(2).load().unwrap();
+    for _ in 0..300 {
+        plugin.call("ok", "").unwrap();
     }
 }

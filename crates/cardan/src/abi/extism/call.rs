@@ -72,7 +72,9 @@ impl Guest {
             Ok(true) => {}
             Ok(false) => return Report::refused(Fault::Memory, "failed to allocate extism memory"),
             Err(error) if codec::classify(&error) == Fault::Memory => {
-                return Report::refused(Fault::Memory, "failed to allocate extism memory");
+                let why = codec::all_taken(&error);
+                let why = why.unwrap_or_else(|| "failed to allocate extism memory".to_owned());
+                return Report::refused(Fault::Memory, why);
             }
             Err(error) => return Report::refused(Fault::Host, codec::text(&error)),
         }

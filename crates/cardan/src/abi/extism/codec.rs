@@ -10,7 +10,7 @@ use super::vars::VarError;
 use crate::engine;
 use crate::grants::HttpRefusal;
 use crate::host_function::Failed;
-use crate::limits::Exceeded;
+use crate::limits::{Exceeded, MemoryFull};
 
 /// Return code of a trap or a timeout.
 const TRAP_CODE: i32 = 134;
@@ -97,7 +97,7 @@ fn failure(cause: &wasmtime::Error) -> (i32, Option<String>) {
         };
     }
     if is_out_of_memory(cause) {
-        return (-1, Some("oom".to_owned()));
+        return (-1, Some(all_taken(cause).unwrap_or_else(|| "oom".to_owned())));
     }
     match cause.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => (TRAP_CODE, Some("timeout".to_owned())),
@@ -113,7 +113,7 @@ pub(super) fn classify(cause: &wasmtime::Error) -> Fault {
     if is_out_of_memory(cause) {
         return Fault::Memory;
     }
-    if engine::is_pool_full(cause) {
+    if engine::is_pool_full(cause) || cause.is::<MemoryFull>() {
         return Fault::Busy;
     }
     if cause.is::<Failed>() {
@@ -143,6 +143,13 @@ pub(super) fn classify(cause: &wasmtime::Error) -> Fault {
 
 fn is_out_of_memory(cause: &wasmtime::Error) -> bool {
     cause.is::<Exceeded>() || cause.is::<GcHeapOutOfMemory<()>>()
+}
+
+/// What to say where it was not the plugin's own limit that the guest met, which the reference has no words
+/// for.
+pub(super) fn all_taken(cause: &wasmtime::Error) -> Option<String> {
+    let exceeded = cause.downcast_ref::<Exceeded>()?;
+    matches!(exceeded, Exceeded::EngineBytes(_)).then(|| exceeded.to_string())
 }
 
 fn is_timeout(cause: &wasmtime::Error) -> bool {

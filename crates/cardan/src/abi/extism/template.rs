@@ -22,7 +22,7 @@ use crate::Error;
 use crate::engine::ticker::Running;
 use crate::engine::{self, Engine};
 use crate::error::ErrorKind;
-use crate::limits::{self, CancelHandle, Clock, Exceeded, Meter, Pace};
+use crate::limits::{self, CancelHandle, Clock, Exceeded, MemoryFull, Meter, Pace};
 
 /// Pages of a kernel's memory, which no guest asked for.
 const KERNEL_PAGES: u64 = 1;
@@ -176,7 +176,7 @@ impl Template {
         let Heritage { vars, config, cancelled } = heritage;
         let mut clock = Clock::new(self.engine.ticker().clone(), shared.slow.clone(), cancelled);
         let slice = clock.begin(running, Some(shared.limits.start_deadline), self.start_pace());
-        let mut meter = Meter::new(&shared.limits);
+        let mut meter = Meter::new(&shared.limits, self.engine.memory());
         meter.allow_pages(KERNEL_PAGES);
         let fuel = shared.limits.fuel;
         let state = State {
@@ -306,6 +306,9 @@ fn start_error(failure: &StartFailure) -> Error {
             Fault::Busy,
             "all instances of this process are in use; raise pool_instances of the engine (EngineConfig::pool_instances) to allow more",
         );
+    }
+    if let Some(full) = error.downcast_ref::<MemoryFull>() {
+        return Error::call(Fault::Busy, full.to_string());
     }
     let text = match (error.downcast_ref::<Exceeded>(), error.downcast_ref::<wasmtime::Trap>()) {
         (Some(exceeded), _) => exceeded.to_string(),

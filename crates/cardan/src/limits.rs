@@ -123,6 +123,8 @@ pub(crate) struct Meter {
     growth: Option<Growth>,
     share: Option<Share>,
     starting: bool,
+    /// First sizes of the memories that were made after the start.
+    late_bytes: u64,
 }
 
 /// Extism's `max_pages`: a budget that all growth is taken from and that nothing is given back to.
@@ -143,6 +145,7 @@ impl Meter {
             growth: growth.map(|pages| Growth { pages_max: pages, pages_left: pages }),
             share: budget.map(|budget| Share { budget: budget.clone(), bytes: 0 }),
             starting: true,
+            late_bytes: 0,
         }
     }
 
@@ -157,6 +160,11 @@ impl Meter {
         if let Some(growth) = &mut self.growth {
             growth.pages_left = growth.pages_left.saturating_add(pages);
         }
+    }
+
+    /// Whether memories that were made after the start take most of what the instance may have.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.late_bytes > self.memory_bytes_max / 2
     }
 
     /// Instantiation is over; from here on only growth counts against `max_pages`.
@@ -200,6 +208,9 @@ impl ResourceLimiter for Meter {
             });
         }
         self.memory_bytes_left = own_left;
+        if !self.starting && current == 0 {
+            self.late_bytes += bytes;
+        }
         Ok(true)
     }
 

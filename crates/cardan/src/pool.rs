@@ -191,7 +191,9 @@ impl Pool {
     /// Takes an instance back after a call that went well.
     pub(crate) fn put_back(&self, guest: Guest) {
         match self.mode {
-            InstanceMode::Shared if !guest.is_spent() => lock(&self.idle).served.push(guest),
+            InstanceMode::Shared if !guest.is_spent() && !guest.is_worn() => {
+                lock(&self.idle).served.push(guest)
+            }
             InstanceMode::Fresh if self.template.rewinds() => self.keep(guest),
             _ => self.discard(guest),
         }

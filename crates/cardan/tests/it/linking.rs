@@ -165,6 +165,28 @@ fn a_command_that_uses_a_command() {
     assert_eq!(prebuilt("echo").load().unwrap().call("echo", "x").unwrap(), b"x");
 }
 
+/// What libraries leave behind in a shared instance costs no call: the instance is replaced in time.
+#[test]
+fn what_commands_leave_behind() {
+    for (memory, calls) in [("", 11_000), ("(memory 100)", 100)] {
+        let lib = format!(
+            r#"(module {memory} (func (export "_start")) (func (export "one") (result i32) (i32.const 1)))"#
+        );
+        let main = guest_importing(
+            r#"(import "lib" "one" (func $one (result i32)))"#,
+            r#"(global $n (mut i32) (i32.const 0))
+               (func (export "run")
+                 (global.set $n (i32.add (global.get $n) (call $one)))
+                 (call $tell (i64.extend_i32_u (global.get $n))) (call $told))"#,
+        );
+        let modules = linked(&[("lib", &lib), ("main", &main)]);
+        let plugin = engine().plugin(modules).mode(InstanceMode::Shared).load().unwrap();
+        let counts: Vec<u64> = (0..calls).map(|_| told(&plugin.call("run", "").unwrap())[0]).collect();
+        assert!(counts.iter().is_sorted_by(|&a, &b| *b == *a + 1 || *b == 1), "{memory}");
+        assert!(counts.iter().max() > Some(&3), "{memory}: {counts:?}");
+    }
+}
+
 /// All modules share the kernel's memory; a module may stand in for the embedder's functions.
 #[test]
 fn standing_in_for_host_functions() {

@@ -19,11 +19,16 @@ use crate::limits::{CancelHandle, Pace};
 /// whose call may end in the same function, and every level takes some of the thread's stack.
 const NESTED_MAX: u32 = 16;
 
+/// Calls after which an instance is worn whose libraries leave instances behind. A store has room for 10,000
+/// of them, and a call may make several.
+const WORN_CALLS: u32 = 500;
+
 /// A live instance of a plugin. Calls are exclusive by type: an instance is never entered twice.
 pub(crate) struct Guest {
     pub(super) store: Store<State>,
     pub(super) main: Instance,
     pub(super) kernel: Kernel,
+    pub(super) calls: u32,
     /// `_start` has run: the next call wants a new instance.
     pub(super) spent: bool,
     /// What it takes to put this instance back to its beginning, where that can be done.
@@ -78,6 +83,7 @@ impl Guest {
             }
             Err(error) => return Report::refused(Fault::Host, codec::text(&error)),
         }
+        self.calls = self.calls.saturating_add(1);
         let result = self.run(call.export, export, pace).await;
         self.store.data_mut().end_log();
         if call.export == "_start" {
@@ -147,6 +153,12 @@ impl Guest {
     pub(crate) fn heritage(&self) -> Heritage {
         let State { vars, config, .. } = self.store.data();
         Heritage { vars: vars.clone(), config: config.clone(), cancelled: self.cancel_handle() }
+    }
+
+    /// Whether so much was left behind in the store that the instance had better not be shared any longer.
+    pub(crate) fn is_worn(&self) -> bool {
+        let State { shared, meter, .. } = self.store.data();
+        shared.leaves_instances && (self.calls >= WORN_CALLS || meter.is_crowded())
     }
 
     /// Whether the next call needs another instance.

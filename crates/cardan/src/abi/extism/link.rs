@@ -70,8 +70,15 @@ impl Linking {
         let build = Build { engine, linking: &self, shadowed: &shadowed, http, wasi: wasi.is_some() };
         let linked = build.link(main)?;
         let beside = matches!(linked.linkage, Linkage::Beside { .. });
+        let leaves_instances = match &linked.linkage {
+            Linkage::Fused { .. } => false,
+            Linkage::Beside { modules, .. } => {
+                modules.iter().any(|(name, module)| name != MAIN && is_command(module))
+            }
+        };
         let shared = Arc::new(Shared {
             may_wait: may_wait || beside,
+            leaves_instances,
             exports: Exports::of(&linked.main),
             config: Arc::new(self.config),
             limits: self.limits,

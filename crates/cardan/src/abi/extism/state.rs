@@ -25,6 +25,8 @@ pub(crate) struct Shared {
     pub(super) http_headers: bool,
     pub(super) log: Arc<dyn LogSink>,
     pub(super) may_wait: bool,
+    /// Calls leave instances of libraries behind, until the store is dropped.
+    pub(super) leaves_instances: bool,
     pub(super) exports: Exports,
     pub(super) config: Arc<BTreeMap<String, String>>,
     pub(super) wasi: Option<WasiGrant>,

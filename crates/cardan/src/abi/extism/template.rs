@@ -122,7 +122,7 @@ impl Template {
         let mut store = self.store(&running, heritage)?;
         let (main, kernel) = self.start(&mut store).await.map_err(|failure| start_error(&failure))?;
         store.data_mut().meter.started();
-        let mut guest = Guest { store, main, kernel, spent: false, rewindable: None };
+        let mut guest = Guest { store, main, kernel, calls: 0, spent: false, rewindable: None };
         let initialised = self.initialise(&mut guest).await;
         initialised.map_err(|error| start_error(&StartFailure::Run(error)))?;
         guest.store.data_mut().end_log();

@@ -192,7 +192,8 @@ impl Pool {
     pub(crate) fn put_back(&self, guest: Guest) {
         match self.mode {
             InstanceMode::Shared if !guest.is_spent() && !guest.is_worn() => {
-                lock(&self.idle).served.push(guest)
+                lock(&self.idle).served.push(guest);
+                self.list();
             }
             InstanceMode::Fresh if self.template.rewinds() => self.keep(guest),
             _ => self.discard(guest),
@@ -214,6 +215,11 @@ impl Pool {
         } else if let Some(guest) = self.template.rewound(guest) {
             lock(&self.idle).ready.push(guest);
         }
+        self.list();
+    }
+
+    /// Has the nursery know that instances here can give way.
+    fn list(&self) {
         if !self.listed.load(Ordering::Relaxed) && !self.listed.swap(true, Ordering::Relaxed) {
             self.nursery.keeps(self.this.clone());
         }
@@ -261,12 +267,18 @@ impl Nursed for Pool {
 
     fn give_way(&self) -> bool {
         self.listed.store(false, Ordering::Relaxed);
-        let (ready, used) = {
+        let others = {
             let mut idle = lock(&self.idle);
             let kept = idle.ready.len().min(self.ready_wanted);
-            (idle.ready.split_off(kept), std::mem::take(&mut idle.used))
+            let ready = idle.ready.split_off(kept);
+            let used = std::mem::take(&mut idle.used);
+            // The one that would serve next stays: it has what the plugin remembers.
+            let next = idle.served.pop();
+            let served = std::mem::take(&mut idle.served);
+            idle.served.extend(next);
+            Idle { ready, used, served }
         };
-        !ready.is_empty() || !used.is_empty()
+        !others.used.is_empty() || others.callable() > 0
     }
 
     fn tend(&self) {

@@ -389,6 +389,57 @@ fn a_small_pool_and_instances_made_ahead() {
     }
 }
 
+/// After a burst a shared plugin's instances may be all that the process has room for. They make room, but
+/// for one.
+#[tokio::test]
+async fn a_burst_of_a_shared_plugin() {
+    let wait = cardan::HostFunction::suspending("wait", |_| async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        Ok(Vec::new())
+    });
+    let module = crate::support::guest_importing(
+        r#"(import "extism:host/user" "wait" (func $wait (param i64) (result i64)))"#,
+        r#"(global $n (mut i64) (i64.const 0))
+           (func (export "run")
+             (drop (call $wait (i64.const 0)))
+             (global.set $n (i64.add (global.get $n) (i64.const 1)))
+             (call $tell (global.get $n)) (call $told))"#,
+    );
+    let instances = EngineConfig { pool_instances: Some(8), ..EngineConfig::default() };
+    // Seven instances of the module, of four pages each.
+    let memory = EngineConfig { memory_bytes_max: Some(28 << 16), ..instances.clone() };
+    for config in [instances, memory] {
+        let engine = Engine::new(config).unwrap();
+        let plugin = engine.plugin(module.as_bytes()).mode(InstanceMode::Shared).host_function(wait.clone());
+        let plugin = plugin.limits(within(GENEROUS)).load().unwrap();
+        let burst = async || {
+            let calls: Vec<_> = (0..7)
+                .map(|_| {
+                    let plugin = plugin.clone();
+                    tokio::spawn(async move { plugin.call_async("run", b"").await })
+                })
+                .collect();
+            for call in calls {
+                call.await.unwrap().unwrap();
+            }
+        };
+        burst().await;
+        assert_eq!(plugin.ready_instances(), 7);
+        let other = engine.load(TWO_PAGES.as_bytes()).unwrap();
+        let own = [other.instance().unwrap(), other.instance().unwrap()];
+        assert_eq!(plugin.ready_instances(), 1, "the others made room");
+        assert_eq!(
+            crate::support::told(&plugin.call_async("run", b"").await.unwrap()),
+            [2],
+            "it is still it"
+        );
+        drop(own);
+        burst().await;
+    }
+}
+
+const TWO_PAGES: &str = r#"(module (memory 2) (func (export "run")))"#;
+
 #[test]
 fn many_threads() {
     for mode in [InstanceMode::Fresh, InstanceMode::Shared] {

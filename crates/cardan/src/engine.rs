@@ -71,7 +71,7 @@ pub struct EngineConfig {
     /// space*, not memory. Visits may keep three quarters of them; the rest is there for single calls.
     pub pool_instances: Option<u32>,
     /// Linear memory of all live instances together, as sized, not as resident: what a guest never
-    /// touched counts as well. `None`: no bound but each plugin's own. An instance that would need more is
+    /// touched counts as well. Idle instances give theirs back where it is needed. `None`: no bound but each plugin's own. An instance that would need more is
     /// not made, which is [`Fault::Busy`](cardan_api::Fault::Busy); one that would grow beyond ends its
     /// call, as at its own limit.
     pub memory_bytes_max: Option<u64>,
@@ -159,7 +159,8 @@ impl Engine {
         }
         let nursery = Nursery::start(&ticker);
         let visit_slots = VisitSlots::of(config.pool_instances());
-        let memory = config.memory_bytes_max.map(|bytes_max| Arc::new(MemoryBudget::new(bytes_max)));
+        let memory = config.memory_bytes_max;
+        let memory = memory.map(|bytes_max| Arc::new(MemoryBudget::new(bytes_max, nursery.clone())));
         let shared = Shared {
             memory,
             visit_slots,

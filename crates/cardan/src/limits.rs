@@ -10,6 +10,7 @@ use cardan_api::Limits;
 use tokio::sync::Notify;
 use wasmtime::{ResourceLimiter, StoreContextMut, Trap, UpdateDeadline};
 
+use crate::engine::nursery::Nursery;
 use crate::engine::ticker::{Running, TICK, Ticker};
 
 pub(crate) const PAGE_BYTES: u64 = 1 << 16;
@@ -20,6 +21,8 @@ const INLINE_TICKS: u64 = 2;
 const AT_ONCE_MS: u64 = 8;
 /// Ticks between two looks at whether a long call was cancelled.
 const SLICE_TICKS: u64 = 5;
+/// How many plugins' idle instances have to give way to one that needs more memory.
+const ROOM_TRIES: u32 = 16;
 
 /// How a call runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,15 +74,16 @@ impl fmt::Display for MemoryFull {
 impl std::error::Error for MemoryFull {}
 
 /// The linear memory that all instances of an engine may have together.
-#[derive(Debug)]
 pub(crate) struct MemoryBudget {
     bytes_max: u64,
     bytes_taken: AtomicU64,
+    /// Who can have idle instances give theirs back.
+    nursery: Arc<Nursery>,
 }
 
 impl MemoryBudget {
-    pub(crate) fn new(bytes_max: u64) -> Self {
-        Self { bytes_max, bytes_taken: AtomicU64::new(0) }
+    pub(crate) fn new(bytes_max: u64, nursery: Arc<Nursery>) -> Self {
+        Self { bytes_max, bytes_taken: AtomicU64::new(0), nursery }
     }
 
     /// Takes some, unless there is too little. What does not fit is not taken for a moment either, so that
@@ -91,7 +95,6 @@ impl MemoryBudget {
 }
 
 /// What one instance has of a [`MemoryBudget`]. Given back when dropped.
-#[derive(Debug)]
 struct Share {
     budget: Arc<MemoryBudget>,
     bytes: u64,
@@ -99,11 +102,17 @@ struct Share {
 
 impl Share {
     fn grow(&mut self, bytes: u64) -> bool {
-        let taken = self.budget.take(bytes);
-        if taken {
-            self.bytes += bytes;
+        for _ in 0..ROOM_TRIES {
+            if self.budget.take(bytes) {
+                self.bytes += bytes;
+                return true;
+            }
+            let nursery = &self.budget.nursery;
+            if bytes > self.budget.bytes_max || (!nursery.clear_spent() && !nursery.make_room()) {
+                break;
+            }
         }
-        taken
+        false
     }
 }
 
@@ -114,7 +123,6 @@ impl Drop for Share {
 }
 
 /// Counts an instance's memory and tables.
-#[derive(Debug)]
 pub(crate) struct Meter {
     memory_bytes_max: u64,
     memory_bytes_left: u64,

@@ -389,10 +389,8 @@ fn a_small_pool_and_instances_made_ahead() {
     }
 }
 
-/// After a burst a shared plugin's instances may be all that the process has room for. They make room, but
-/// for one.
-#[tokio::test]
-async fn a_burst_of_a_shared_plugin() {
+/// A shared plugin whose calls overlap, so that it needs an instance for each; they have four pages.
+fn slow_and_shared(engine: &Engine) -> Plugin {
     let wait = cardan::HostFunction::suspending("wait", |_| async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         Ok(Vec::new())
@@ -405,26 +403,34 @@ async fn a_burst_of_a_shared_plugin() {
              (global.set $n (i64.add (global.get $n) (i64.const 1)))
              (call $tell (global.get $n)) (call $told))"#,
     );
-    let instances = EngineConfig { pool_instances: Some(8), ..EngineConfig::default() };
-    // Seven instances of the module, of four pages each.
-    let memory = EngineConfig { memory_bytes_max: Some(28 << 16), ..instances.clone() };
-    for config in [instances, memory] {
+    let plugin = engine.plugin(module.as_bytes()).mode(InstanceMode::Shared).host_function(wait);
+    plugin.limits(within(GENEROUS)).load().unwrap()
+}
+
+/// Seven calls at once, after which seven instances wait.
+async fn burst(plugin: &Plugin) {
+    let call = |plugin: Plugin| async move { plugin.call_async("run", b"").await };
+    let calls: Vec<_> = (0..7).map(|_| tokio::spawn(call(plugin.clone()))).collect();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(plugin.ready_instances(), 7);
+}
+
+/// Its instances have five pages.
+const TWO_PAGES: &str = r#"(module (memory 2)
+    (func (export "grow") (result i32) (i32.sub (memory.grow (i32.const 12)) (i32.const 2))))"#;
+
+/// After a burst a shared plugin's instances may be all that the process has room for. They make room, but
+/// for one.
+#[tokio::test]
+async fn idle_instances_give_way() {
+    let few = EngineConfig { pool_instances: Some(8), ..EngineConfig::default() };
+    let memory = |pages: u64| EngineConfig { memory_bytes_max: Some(pages << 16), ..few.clone() };
+    for config in [few.clone(), memory(7 * 4)] {
         let engine = Engine::new(config).unwrap();
-        let plugin = engine.plugin(module.as_bytes()).mode(InstanceMode::Shared).host_function(wait.clone());
-        let plugin = plugin.limits(within(GENEROUS)).load().unwrap();
-        let burst = async || {
-            let calls: Vec<_> = (0..7)
-                .map(|_| {
-                    let plugin = plugin.clone();
-                    tokio::spawn(async move { plugin.call_async("run", b"").await })
-                })
-                .collect();
-            for call in calls {
-                call.await.unwrap().unwrap();
-            }
-        };
-        burst().await;
-        assert_eq!(plugin.ready_instances(), 7);
+        let plugin = slow_and_shared(&engine);
+        burst(&plugin).await;
         let other = engine.load(TWO_PAGES.as_bytes()).unwrap();
         let own = [other.instance().unwrap(), other.instance().unwrap()];
         assert_eq!(plugin.ready_instances(), 1, "the others made room");
@@ -434,11 +440,16 @@ async fn a_burst_of_a_shared_plugin() {
             "it is still it"
         );
         drop(own);
-        burst().await;
+        burst(&plugin).await;
     }
+    // And a guest that grows needs it more than they do.
+    let engine = Engine::new(memory(7 * 4 + 5 + 1)).unwrap();
+    let plugin = slow_and_shared(&engine);
+    let mut own = engine.load(TWO_PAGES.as_bytes()).unwrap().instance().unwrap();
+    burst(&plugin).await;
+    assert_eq!(own.call_async("grow", b"").await.code, 0);
+    assert_eq!(plugin.ready_instances(), 1);
 }
-
-const TWO_PAGES: &str = r#"(module (memory 2) (func (export "run")))"#;
 
 #[test]
 fn many_threads() {

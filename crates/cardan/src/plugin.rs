@@ -128,7 +128,7 @@ impl Plugin {
         let pool = &self.admitted.pool;
         let guest = runtime::block_on(pool.with_room(|| pool.template.instantiate(vars.clone())));
         let guest = guest.map_err(|error| error.of(&self.admitted.name))?;
-        Ok(PluginInstance { plugin: self.clone(), guest })
+        Ok(PluginInstance { plugin: self.clone(), guest: guest.kept_as_it_is() })
     }
 
     /// Asks the plugin at a hook. `held` is the visit's place for an instance; what the plugin's mode
@@ -278,7 +278,7 @@ impl PluginInstance {
     async fn renew(&mut self) -> Result<(), Error> {
         let pool = &self.plugin.admitted.pool;
         let heritage = self.guest.heritage();
-        self.guest = pool.with_room(|| pool.template.succeed(heritage.clone())).await?;
+        self.guest = pool.with_room(|| pool.template.succeed(heritage.clone())).await?.kept_as_it_is();
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 
+use nix::sys::resource::{UsageWho, getrusage};
 use rustix::ioctl::{self, Opcode};
 
 /// What regions are rounded to.
@@ -112,6 +113,22 @@ impl DirtyPages {
         let mut reported = false;
         let scanned = self.scan(&memory, |stretch| reported |= stretch.contains(&middle));
         scanned.is_ok() && reported
+    }
+}
+
+/// How many page faults a thread has had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PageFaults {
+    minor: i64,
+    major: i64,
+}
+
+impl PageFaults {
+    /// This thread's. Who writes to a page that was not writable before has had one more: a page that was
+    /// not there, that was swapped out, or that was shared as zeros or as a file's.
+    pub(crate) fn of_this_thread() -> Option<Self> {
+        let usage = getrusage(UsageWho::RUSAGE_THREAD).ok()?;
+        Some(Self { minor: usage.minor_page_faults(), major: usage.major_page_faults() })
     }
 }
 

@@ -217,6 +217,7 @@ impl PluginBuilder {
         let linking = Linking {
             name: name.clone(),
             modules,
+            mode: self.mode,
             limits: self.limits,
             config: self.config,
             http,

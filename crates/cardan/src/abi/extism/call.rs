@@ -10,7 +10,7 @@ use wasmtime::{Func, Instance, ModuleExport, Store, TypedFunc, Val, WasmParams, 
 use super::codec::{self, Report};
 use super::exports::{Export, Shape};
 use super::kernel::Kernel;
-use super::rewind::Rewindable;
+use super::rewind::{Rewindable, Watch};
 use super::state::{Heritage, State};
 use super::wait::{Nested, Wait};
 use crate::limits::{CancelHandle, Pace};
@@ -73,6 +73,7 @@ impl Guest {
         {
             return Report::refused(Fault::Host, error.to_string());
         }
+        let watch = self.rewindable.as_ref().map(|_| Watch::begin(pace));
         match self.kernel.begin(&mut self.store, call.input) {
             Ok(true) => {}
             Ok(false) => return Report::refused(Fault::Memory, "failed to allocate extism memory"),
@@ -85,6 +86,9 @@ impl Guest {
         }
         self.calls = self.calls.saturating_add(1);
         let result = self.run(call.export, export, pace).await;
+        if let (Some(watch), Some(rewindable)) = (watch, &mut self.rewindable) {
+            watch.end(rewindable);
+        }
         self.store.data_mut().end_log();
         if call.export == "_start" {
             self.spent = true;
@@ -139,6 +143,12 @@ impl Guest {
             .get_module_export(&mut self.store, &id)
             .and_then(wasmtime::Extern::into_func)
             .ok_or_else(|| wasmtime::format_err!("a function is gone from its module"))
+    }
+
+    /// Calls will leave what they did.
+    pub(crate) fn kept_as_it_is(mut self) -> Self {
+        self.rewindable = None;
+        self
     }
 
     pub(crate) fn cancel_handle(&self) -> CancelHandle {

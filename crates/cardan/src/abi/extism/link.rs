@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use cardan_api::Limits;
+use cardan_api::{InstanceMode, Limits};
 use wasmtime::{Linker, Module};
 
 use super::exports::{Exports, is_command};
@@ -28,6 +28,7 @@ const RESERVE_PAGES: u32 = 2;
 pub(crate) struct Linking {
     pub(crate) name: Arc<str>,
     pub(crate) modules: Vec<NamedModule>,
+    pub(crate) mode: InstanceMode,
     pub(crate) limits: Limits,
     pub(crate) config: BTreeMap<String, String>,
     pub(crate) http: Option<HttpGrant>,
@@ -79,6 +80,7 @@ impl Linking {
         let shared = Arc::new(Shared {
             may_wait: may_wait || beside,
             leaves_instances,
+            mode: self.mode,
             exports: Exports::of(&linked.main),
             config: Arc::new(self.config),
             limits: self.limits,

@@ -14,8 +14,8 @@ use wasmtime::{Global, Instance, Memory, Module, ModuleExport, Store, Val};
 
 use super::fuse;
 use super::state::State;
-use crate::engine::dirty_pages::{DirtyPages, PAGE_BYTES};
-use crate::limits;
+use crate::engine::dirty_pages::{DirtyPages, PAGE_BYTES, PageFaults};
+use crate::limits::{self, Pace};
 
 /// Guests with a larger memory at first always get a new instance: somebody has to look at all of it once.
 const INITIAL_BYTES_MAX: usize = 16 << 20;
@@ -72,8 +72,38 @@ pub(super) struct Rewindable {
     globals: Vec<Global>,
     beginning: Arc<Beginning>,
     left: u32,
-    /// What the last call has written, by memory.
+    /// What calls have written since the instance was made, by memory.
     written: Vec<(usize, Range<usize>)>,
+    /// What the last call has written is among that, or nobody knows.
+    news: News,
+}
+
+/// Whether a call may have written to pages that no call before it has written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum News {
+    None,
+    Possible,
+}
+
+/// Watches a call for the first write to a page.
+pub(super) struct Watch(Option<PageFaults>);
+
+impl Watch {
+    /// To be called before anything is written. Only what runs on this thread can be watched.
+    pub(super) fn begin(pace: Pace) -> Self {
+        match pace {
+            Pace::Inline => Self(PageFaults::of_this_thread()),
+            Pace::Suspendable => Self(None),
+        }
+    }
+
+    /// To be called on the same thread.
+    pub(super) fn end(self, rewindable: &mut Rewindable) {
+        rewindable.news = match self.0 {
+            Some(before) if PageFaults::of_this_thread() == Some(before) => News::None,
+            _ => News::Possible,
+        };
+    }
 }
 
 /// An instance is not put back, and the next call gets a new one. Not an error.
@@ -119,25 +149,24 @@ impl Rewinding {
                 known.beginning.insert(Arc::new(Beginning { memories, globals, complete: true })).clone()
             }
         };
-        Some(Rewindable { memories, globals, beginning, left: REWINDS_MAX, written: Vec::new() })
+        Some(Rewindable {
+            memories,
+            globals,
+            beginning,
+            left: REWINDS_MAX,
+            written: Vec::new(),
+            news: News::Possible,
+        })
     }
 
     /// Puts an instance back after a call that went well.
     pub(super) fn rewind(&self, rewindable: &mut Rewindable, store: &mut Store<State>) -> Result<(), Worn> {
         rewindable.left = rewindable.left.checked_sub(1).ok_or(Worn)?;
-        let Rewindable { memories, globals, beginning, written, .. } = rewindable;
-        written.clear();
-        for (index, (memory, content)) in memories.iter().zip(&beginning.memories).enumerate() {
-            let memory = memory.data(&*store);
-            if memory.len() != content.bytes {
-                // With a budget for growth, every page has to be asked for.
-                if store.data().shared.limits.growth_pages_max.is_none() {
-                    self.note_growth(index, memory.len(), content);
-                }
-                return Err(Worn);
-            }
-            self.dirty_pages.scan(memory, |stretch| written.push((index, stretch))).map_err(|_| Worn)?;
+        self.check_sizes(rewindable, store)?;
+        if std::mem::replace(&mut rewindable.news, News::Possible) == News::Possible {
+            self.look(rewindable, store)?;
         }
+        let Rewindable { memories, globals, beginning, written, .. } = rewindable;
         if written.iter().map(|(_, stretch)| stretch.len()).sum::<usize>() > WRITTEN_BYTES_MAX {
             return Err(Worn);
         }
@@ -153,6 +182,32 @@ impl Rewinding {
         }
         if beginning.complete {
             *beginning = self.reduce(beginning, written);
+        }
+        Ok(())
+    }
+
+    fn check_sizes(&self, rewindable: &Rewindable, store: &Store<State>) -> Result<(), Worn> {
+        let Rewindable { memories, beginning, .. } = rewindable;
+        for (index, (memory, content)) in memories.iter().zip(&beginning.memories).enumerate() {
+            let bytes = memory.data_size(store);
+            if bytes != content.bytes {
+                // With a budget for growth, every page has to be asked for.
+                if store.data().shared.limits.growth_pages_max.is_none() {
+                    self.note_growth(index, bytes, content);
+                }
+                return Err(Worn);
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds out what was written.
+    fn look(&self, rewindable: &mut Rewindable, store: &Store<State>) -> Result<(), Worn> {
+        let Rewindable { memories, written, .. } = rewindable;
+        written.clear();
+        for (index, memory) in memories.iter().enumerate() {
+            let stretches = |stretch| written.push((index, stretch));
+            self.dirty_pages.scan(memory.data(store), stretches).map_err(|_| Worn)?;
         }
         Ok(())
     }

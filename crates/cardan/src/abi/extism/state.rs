@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use cardan_api::Limits;
+use cardan_api::{InstanceMode, Limits};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 use super::exports::Exports;
@@ -27,6 +27,7 @@ pub(crate) struct Shared {
     pub(super) may_wait: bool,
     /// Calls leave instances of libraries behind, until the store is dropped.
     pub(super) leaves_instances: bool,
+    pub(super) mode: InstanceMode,
     pub(super) exports: Exports,
     pub(super) config: Arc<BTreeMap<String, String>>,
     pub(super) wasi: Option<WasiGrant>,

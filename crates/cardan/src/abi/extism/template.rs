@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cardan_api::Fault;
+use cardan_api::{Fault, InstanceMode};
 use wasmtime::{Instance, InstancePre, Linker, Module, ModuleExport, Store};
 
 use super::call::Guest;
@@ -74,14 +74,14 @@ impl Template {
     pub(super) fn new(engine: Engine, linked: Linked, shared: Arc<Shared>) -> Self {
         let Linked { main, linkage, .. } = &linked;
         let rewinding = match linkage {
-            Linkage::Fused { start, .. } => {
+            Linkage::Fused { start, .. } if shared.mode == InstanceMode::Fresh => {
                 // What a guest finds out when it starts (a random number, the time, a variable) differs
                 // from instance to instance. One that asks nobody always begins the same.
                 let starts = start.is_some() || !shared.exports.initialisers().is_empty();
                 let asks = starts && main.imports().len() > 0;
                 engine.dirty_pages().filter(|_| !asks).and_then(|pages| Rewinding::plan(main, pages))
             }
-            Linkage::Beside { .. } => None,
+            _ => None,
         };
         Self { shared, engine, linked, rewinding, starts_promptly: AtomicBool::new(false) }
     }

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use cardan_api::manifest::{Bytes, Milliseconds, PluginEntry, llmproxy};
 use cardan_gateway::{
-    AmbiguousPaths, Builtin, Config, Forwarded, HostMatch, Limits, PathMatch, RouteConfig, Service, Timeouts,
-    UpstreamConfig,
+    AmbiguousBodies, AmbiguousPaths, Builtin, Config, Forwarded, HostMatch, Limits, PathMatch, RouteConfig,
+    Service, Timeouts, UpstreamConfig,
 };
 use cardan_manager::{PluginSpec, resolve_entry, resolve_llmproxy};
 use http::{HeaderName, HeaderValue, Method};
@@ -55,6 +55,10 @@ pub(crate) struct File {
     /// What happens to paths that upstreams may read in two ways.
     #[serde(default)]
     ambiguous_paths: AmbiguousPathsEntry,
+    /// What happens to JSON that parsers may read in two ways, such as an object with one name twice, where a
+    /// plugin is to be shown it.
+    #[serde(default)]
+    ambiguous_bodies: AmbiguousBodiesEntry,
 }
 
 fn default_listen() -> SocketAddr {
@@ -185,6 +189,16 @@ enum AmbiguousPathsEntry {
     PassOn,
 }
 
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum AmbiguousBodiesEntry {
+    /// Answered with 400.
+    #[default]
+    Refuse,
+    /// Shown and sent on as they are.
+    PassOn,
+}
+
 /// What the file means.
 #[derive(Debug)]
 pub(crate) struct Resolved {
@@ -255,6 +269,10 @@ impl File {
             ambiguous_paths: match self.ambiguous_paths {
                 AmbiguousPathsEntry::Refuse => AmbiguousPaths::Refuse,
                 AmbiguousPathsEntry::PassOn => AmbiguousPaths::PassOn,
+            },
+            ambiguous_bodies: match self.ambiguous_bodies {
+                AmbiguousBodiesEntry::Refuse => AmbiguousBodies::Refuse,
+                AmbiguousBodiesEntry::PassOn => AmbiguousBodies::PassOn,
             },
             forwarded: match self.forwarded {
                 ForwardedEntry::Replace => Forwarded::Replace,

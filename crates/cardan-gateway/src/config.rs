@@ -23,6 +23,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// What happens to paths that two programs may read in two ways.
     pub ambiguous_paths: AmbiguousPaths,
+    /// What happens to JSON that two programs may read in two ways, where a plugin is to be shown it.
+    pub ambiguous_bodies: AmbiguousBodies,
     /// Whether to believe what clients say in `x-forwarded-*`.
     pub forwarded: Forwarded,
     /// The request header that names a session for plugins (LLMProxy's `session_id`).
@@ -40,6 +42,7 @@ impl Default for Config {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             ambiguous_paths: AmbiguousPaths::Refuse,
+            ambiguous_bodies: AmbiguousBodies::Refuse,
             forwarded: Forwarded::Replace,
             session_header: Some(HeaderName::from_static("x-session-id")),
             startup: Startup::default(),
@@ -255,6 +258,18 @@ pub enum AmbiguousPaths {
     /// 400.
     Refuse,
     /// Sent on as they are, for upstreams that need them, such as object stores.
+    PassOn,
+}
+
+/// Request bodies that are meant to be JSON, by their media type or as a `POST` to an endpoint of an LLM
+/// API, and that parsers read in several ways or not at all: repeated names, a byte order mark, other
+/// encodings than UTF-8, anything before or after the document. A guard could be shown one `messages`
+/// and the upstream obey another. A body that no plugin is shown is not looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AmbiguousBodies {
+    /// 400, before any plugin is shown the body.
+    Refuse,
+    /// Shown and sent on as they are.
     PassOn,
 }
 

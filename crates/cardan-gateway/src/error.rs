@@ -1,7 +1,8 @@
 //! What clients are told when an exchange does not go as they asked.
 //!
 //! Every text a client can see is written here by hand, in the error shape of OpenAI's API, which
-//! clients of LLM gateways already read. A cause inside the house (an address, a guest's message, an
+//! clients of LLM gateways already read. (What is wrong with a client's own JSON is told in the parser's
+//! words.) A cause inside the house (an address, a guest's message, an
 //! I/O error) goes to the log under the request id that the response carries.
 //!
 //! A plugin that could not be asked, where its binding says that this stops the exchange, is 503 with the
@@ -15,6 +16,7 @@ use cardan_api::{Fault, Phase};
 use http::StatusCode;
 use serde_json::json;
 
+use crate::ijson::NotIJson;
 use crate::route::BadPath;
 
 /// Why an exchange ended without the answer that was asked for.
@@ -30,6 +32,8 @@ pub(crate) enum Problem {
     BodyTooLarge(Option<u64>),
     /// A plugin, or the built-in service, has to read a compressed body.
     BodyEncoded,
+    /// A plugin has to read a body that two programs could read in two ways.
+    BodyAmbiguous(NotIJson),
     BodyTimeout,
     BodyBroken,
     /// No copy of the upstream accepted a connection.
@@ -70,6 +74,7 @@ impl Problem {
             Self::NoRoute => "route_not_found",
             Self::BodyTooLarge(_) => "request_too_large",
             Self::BodyEncoded => "content_encoding_unsupported",
+            Self::BodyAmbiguous(_) => "json_invalid",
             Self::BodyTimeout => "request_timeout",
             Self::BodyBroken => "request_incomplete",
             Self::Unreachable => "upstream_unreachable",
@@ -110,6 +115,13 @@ impl Problem {
                 415,
                 INVALID,
                 "this request body has to be read here; send it without content-encoding".to_owned(),
+            ),
+            Self::BodyAmbiguous(why) => (
+                400,
+                INVALID,
+                format!(
+                    "the request body must be one JSON document in UTF-8 in which no object has a name twice: {why}"
+                ),
             ),
             Self::BodyTimeout => (408, INVALID, "the request body did not arrive in time".to_owned()),
             Self::BodyBroken => (400, INVALID, "the request body could not be read to its end".to_owned()),

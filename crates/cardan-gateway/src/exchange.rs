@@ -31,8 +31,10 @@ use crate::Core;
 use crate::answer::{Answer, Settled};
 use crate::body::{Paced, Source, is_encoded};
 use crate::completion::{self, Form, Usage};
+use crate::config::AmbiguousBodies;
 use crate::error::Problem;
 use crate::headers::{self, NotAField, Provenance, REQUEST_ID, ResponseUse};
+use crate::ijson;
 use crate::record::{Entry, Record};
 use crate::reply::ReplyBody;
 use crate::route::{Route, host_of, normalise};
@@ -71,6 +73,8 @@ struct Inbound {
     /// As the client wrote it, port included.
     authority: Result<String, Problem>,
     body: RequestBody,
+    /// Whether everybody reads the body alike, so far as that is asked for.
+    unambiguous: bool,
 }
 
 enum RequestBody {
@@ -121,7 +125,7 @@ impl Exchange {
             problem: None,
             _busy: busy,
         });
-        (Self { record }, Inbound { headers: head.headers, authority, body })
+        (Self { record }, Inbound { headers: head.headers, authority, body, unambiguous: false })
     }
 
     async fn walk(&mut self, mut inbound: Inbound) -> Result<Settled, Problem> {
@@ -162,7 +166,11 @@ impl Exchange {
         let mut chain = entry.visit.chain::<HttpRequest>(&entry.event.request);
         loop {
             match entry.visit.ask(&mut chain, &mut entry.event.request).await {
-                Progress::Done => return Ok(None),
+                Progress::Done => {
+                    // Plugins may have made it a request whose body has to be JSON.
+                    inbound.check_shown(entry)?;
+                    return Ok(None);
+                }
                 Progress::NeedsBody => inbound.show(entry).await?,
                 Progress::Stopped(stop) => {
                     let response = self.stopped(stop)?;
@@ -288,6 +296,20 @@ impl Inbound {
         };
         self.body = RequestBody::Whole(whole.clone());
         entry.event.request.body = Some(whole);
+        self.check_shown(entry)
+    }
+
+    /// Refuses a body that plugins are shown if others could read it in another way. What plugins have put
+    /// in its place is theirs to answer for.
+    fn check_shown(&mut self, entry: &Entry) -> Result<(), Problem> {
+        let request = &entry.event.request;
+        let (RequestBody::Whole(read), Some(shown)) = (&self.body, &request.body) else { return Ok(()) };
+        let pass = entry.plan.ambiguous_bodies == AmbiguousBodies::PassOn;
+        if pass || self.unambiguous || read != shown || !ijson::is_meant(request) {
+            return Ok(());
+        }
+        ijson::check(request, read).map_err(Problem::BodyAmbiguous)?;
+        self.unambiguous = true;
         Ok(())
     }
 }
@@ -305,7 +327,7 @@ impl Entry {
 
     /// The upstream request: the client's, with the edits of plugins and what the route adds.
     fn draft(&mut self, inbound: Inbound, route: &Route, path: String) -> Result<Draft, Problem> {
-        let Inbound { mut headers, authority, body } = inbound;
+        let Inbound { mut headers, authority, body, unambiguous: _ } = inbound;
         let encoded = is_encoded(&headers);
         if self.observed {
             headers = headers::after_edits(headers, &self.event.request.headers)

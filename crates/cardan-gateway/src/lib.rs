@@ -27,6 +27,7 @@ mod upstream;
 
 mod body;
 mod headers;
+mod ijson;
 
 mod completion;
 mod sse;
@@ -40,8 +41,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 pub use config::{
-    AmbiguousPaths, Builtin, Config, ConfigError, Forwarded, HostMatch, Limits, PathMatch, RouteConfig,
-    Service, Startup, Timeouts, Trust, UpstreamConfig,
+    AmbiguousBodies, AmbiguousPaths, Builtin, Config, ConfigError, Forwarded, HostMatch, Limits, PathMatch,
+    RouteConfig, Service, Startup, Timeouts, Trust, UpstreamConfig,
 };
 
 use crate::plan::Plan;

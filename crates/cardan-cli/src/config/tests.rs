@@ -40,6 +40,13 @@ fn wrong_configurations_say_what_is_wrong() {
     check_error("plugins: [{name: p}]", "source");
     check_error("llmproxy: {manifests: [nowhere.yaml]}", "cannot read");
     check_error("listen: [", "cardan.yaml");
+    check_error("ambiguous_bodies: pass", "pass_on");
+}
+
+#[test]
+fn keys_reach_the_gateway() {
+    let resolved = resolve("ambiguous_bodies: pass_on").unwrap();
+    assert_eq!(resolved.gateway, Config { ambiguous_bodies: AmbiguousBodies::PassOn, ..Config::default() });
 }
 
 #[test]

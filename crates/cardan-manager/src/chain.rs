@@ -4,17 +4,53 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use cardan::dialect::Spoken;
-use cardan_api::Hook;
-use cardan_api::http::{HttpComplete, HttpRequest, HttpResponse, RequestEvent};
+use cardan_api::http::{HttpComplete, HttpRequest, HttpResponse};
+use cardan_api::{Hook, HookInfo};
 
-use crate::manager::Loaded;
-use crate::spec::BindingSpec;
+use crate::loaded::Loaded;
+use crate::rule::Subject;
+use crate::spec::{BindingSpec, Bindings};
 
 /// One plugin at one hook, loaded.
 #[derive(Debug)]
 pub(crate) struct Binding {
     pub(crate) plugin: Arc<Loaded>,
     pub(crate) spec: BindingSpec,
+}
+
+/// Where a plugin is asked, as its spec or its exports say.
+pub(crate) fn bind(plugin: &Arc<Loaded>) -> Result<Vec<Binding>, String> {
+    let hooks = &plugin.plugin.inspection().hooks;
+    let specs: Vec<BindingSpec> = match &plugin.spec.bindings {
+        Bindings::Exported if hooks.is_empty() => {
+            return Err(format!(
+                "it has no export that any hook could be asked at; its exports are {}. \
+                 Name one with `bindings: [{{hook: ..., entry: ...}}]` and a `dialect`",
+                plugin.plugin.inspection().exports.join(", ")
+            ));
+        }
+        Bindings::Exported => {
+            hooks.iter().filter_map(|hook| HookInfo::find(hook)).map(BindingSpec::at).collect()
+        }
+        Bindings::Listed(specs) => specs.clone(),
+    };
+    for spec in &specs {
+        if plugin.plugin.dialect().is_none() {
+            return Err("its exports are of no known dialect; name one with `dialect`".to_owned());
+        }
+        let answered = match &spec.entry {
+            Some(entry) => plugin.plugin.has_export(entry),
+            None => hooks.contains(&spec.hook.name),
+        };
+        if !answered {
+            let wanted = spec.entry.as_deref().unwrap_or(spec.hook.name);
+            return Err(format!(
+                "it has no export that answers {wanted}; its exports are {}",
+                plugin.plugin.inspection().exports.join(", ")
+            ));
+        }
+    }
+    Ok(specs.into_iter().map(|spec| Binding { plugin: plugin.clone(), spec }).collect())
 }
 
 /// The bindings of every hook, each in the order in which they are asked: phase, then priority, then
@@ -42,23 +78,6 @@ impl Chains {
             chain.sort_by_key(|binding| (binding.spec.phase, binding.spec.priority));
         }
         chains
-    }
-}
-
-/// What rules look at.
-#[derive(Debug, Clone, Copy)]
-pub struct Subject<'a> {
-    /// As in the event.
-    pub method: &'a str,
-    /// As in the event.
-    pub host: &'a str,
-    /// As in the event.
-    pub path: &'a str,
-}
-
-impl<'a> Subject<'a> {
-    fn of(request: &'a RequestEvent) -> Self {
-        Self { method: &request.method, host: &request.host, path: &request.path }
     }
 }
 

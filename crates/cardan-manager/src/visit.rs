@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::chain::{Binding, Chain, Consulted};
-use crate::manager::Snapshot;
+use crate::snapshot::Snapshot;
 
 /// Most attributes that plugins of one visit may set together.
 const ATTRIBUTES_MAX: usize = 256;
@@ -126,7 +126,7 @@ impl Visit {
 
     /// The strongest need for a body among the bindings that are for this event.
     pub fn body_need<H: Consulted>(&self, event: &H::Event) -> BodyNeed {
-        let bindings = self.snapshot.chains().at(H::seat());
+        let bindings = self.snapshot.chains.at(H::seat());
         if bindings.is_empty() {
             return BodyNeed::None;
         }
@@ -137,7 +137,7 @@ impl Visit {
 
     /// Begins a walk along the bindings that are for this event.
     pub fn chain<H: Consulted>(&self, event: &H::Event) -> Chain<H> {
-        Chain::of(self.snapshot.chains(), event)
+        Chain::of(&self.snapshot.chains, event)
     }
 
     /// Asks plugins in order, until one needs the body, one stops, or all were asked. Edits are applied to
@@ -145,7 +145,7 @@ impl Visit {
     pub async fn ask<H: Consulted>(&mut self, chain: &mut Chain<H>, event: &mut H::Event) -> Progress<H> {
         let snapshot = self.snapshot.clone();
         while let Some(&position) = chain.matching.get(chain.next) {
-            let binding = &snapshot.chains().at(H::seat())[position];
+            let binding = &snapshot.chains.at(H::seat())[position];
             if binding.spec.body == BodyNeed::Whole && !H::shows_body(event) {
                 return Progress::NeedsBody;
             }
@@ -168,7 +168,7 @@ impl Visit {
     pub fn cannot_show<H: Consulted>(&mut self, chain: &mut Chain<H>, why: Fault) -> Progress<H> {
         let snapshot = self.snapshot.clone();
         while let Some(&position) = chain.matching.get(chain.next) {
-            let binding = &snapshot.chains().at(H::seat())[position];
+            let binding = &snapshot.chains.at(H::seat())[position];
             if binding.spec.body != BodyNeed::Whole {
                 break;
             }
@@ -189,7 +189,7 @@ impl Visit {
     async fn ask_one<H: Consulted>(&mut self, binding: &Binding, event: &mut H::Event) -> Option<Stop<H>> {
         let asked = Instant::now();
         let plugin = &binding.plugin;
-        let mut held = match plugin.plugin().mode() {
+        let mut held = match plugin.plugin.mode() {
             InstanceMode::Visit => self.held.remove(plugin.name()).unwrap_or_default(),
             InstanceMode::Fresh | InstanceMode::Shared => Held::default(),
         };
@@ -206,8 +206,8 @@ impl Visit {
             entry: binding.spec.entry.as_deref(),
             deadline: binding.spec.deadline,
         };
-        let verdict = plugin.plugin().ask(&mut held, question).await;
-        if plugin.plugin().mode() == InstanceMode::Visit {
+        let verdict = plugin.plugin.ask(&mut held, question).await;
+        if plugin.plugin.mode() == InstanceMode::Visit {
             self.held.insert(plugin.name().clone(), held);
         }
         let checked = verdict.map_err(|error| (error.fault(), error.to_string())).and_then(|verdict| {

@@ -250,8 +250,9 @@ impl Default for Timeouts {
     }
 }
 
-/// Paths with empty segments, encoded slashes, backslashes or encoded NUL. Upstreams disagree about
-/// them, so a plugin bound to `/v1/chat/completions` could be passed by as `/v1//chat/completions`.
+/// Paths with empty segments, encoded slashes, backslashes, semicolons, encoded NUL, or what is
+/// percent-encoded twice. Upstreams disagree about them, so a plugin bound to `/v1/chat/completions`
+/// could be passed by as `/v1//chat/completions` or `/v1/chat/completions;x`.
 /// Dot segments are refused and needless percent-encoding is undone in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AmbiguousPaths {

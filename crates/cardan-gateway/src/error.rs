@@ -97,7 +97,9 @@ impl Problem {
             Self::BadPath(BadPath::Ambiguous) => (
                 400,
                 INVALID,
-                "the request path may not contain empty segments, backslashes or encoded slashes".to_owned(),
+                "the request path may not contain empty segments, backslashes, semicolons, encoded slashes or \
+                 anything percent-encoded twice"
+                    .to_owned(),
             ),
             Self::MethodUnsupported => (405, INVALID, "this method is not supported here".to_owned()),
             Self::NoRoute => {

@@ -166,6 +166,8 @@ impl Exchange {
         let mut chain = entry.visit.chain::<HttpRequest>(&entry.event.request);
         loop {
             match entry.visit.ask(&mut chain, &mut entry.event.request).await {
+                // A path that was edited is brought to its one form, for which others may have to be asked.
+                Progress::Done if entry.normalise_edits()? => continue,
                 Progress::Done => {
                     // Plugins may have made it a request whose body has to be JSON.
                     inbound.check_shown(entry)?;
@@ -210,10 +212,6 @@ impl Exchange {
     async fn forward(&mut self, inbound: Inbound) -> Result<Answer, Problem> {
         let entry = &mut *self.record;
         let plan = entry.plan.clone();
-        if entry.observed {
-            let path = normalise(&entry.event.request.path, plan.ambiguous_paths);
-            entry.event.request.path = path.map_err(|_| Problem::Unsendable)?.into_owned();
-        }
         let request = &entry.event.request;
         let route = plan.routes.find(&entry.method, &request.host, &request.path).ok_or(Problem::NoRoute)?;
         entry.route = Some(route.name.clone());
@@ -323,6 +321,16 @@ impl Entry {
         if self.observed {
             self.event.request.headers = headers::shown(headers);
         }
+    }
+
+    /// Brings the path that plugins have left to the form that everybody reads alike. Whether it was in
+    /// another.
+    fn normalise_edits(&mut self) -> Result<bool, Problem> {
+        let path = normalise(&self.event.request.path, self.plan.ambiguous_paths);
+        let Cow::Owned(path) = path.map_err(|_| Problem::Unsendable)? else { return Ok(false) };
+        let changed = path != self.event.request.path;
+        self.event.request.path = path;
+        Ok(changed)
     }
 
     /// The upstream request: the client's, with the edits of plugins and what the route adds.

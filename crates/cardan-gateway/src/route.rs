@@ -146,16 +146,22 @@ pub(crate) fn normalise(path: &str, ambiguous: AmbiguousPaths) -> Result<Cow<'_,
     let path = decode_unreserved(path)?;
     for segment in path.split('/') {
         // Java servers cut parameters off before they look at dots.
-        let name = segment.split_once(';').map_or(segment, |(name, _)| name);
-        if matches!(name, "." | "..") {
+        let name = segment.split(';').next().and_then(|name| name.split("%3B").next());
+        if matches!(name, Some("." | "..")) {
             return Err(BadPath::Malformed);
         }
     }
-    let odd = ["//", "\\", "%2F", "%5C", "%00"].iter().any(|odd| path.contains(odd));
-    if odd && ambiguous == AmbiguousPaths::Refuse {
+    let odd = ["//", "\\", ";", "%2F", "%5C", "%3B", "%00"].iter().any(|odd| path.contains(odd));
+    if (odd || is_encoded_twice(&path)) && ambiguous == AmbiguousPaths::Refuse {
         return Err(BadPath::Ambiguous);
     }
     Ok(path)
+}
+
+/// Whether the path reads on as percent-encoding when it is decoded once.
+fn is_encoded_twice(path: &str) -> bool {
+    let mut parts = path.split("%25").skip(1);
+    parts.any(|part| part.len() >= 2 && part.bytes().take(2).all(|digit| digit.is_ascii_hexdigit()))
 }
 
 fn decode_unreserved(path: &str) -> Result<Cow<'_, str>, BadPath> {
@@ -307,12 +313,40 @@ mod tests {
         check_path("/v1/ch%61t%2dx%7e/", Ok("/v1/chat-x~/"));
         check_path("/a%20b%c3%a9", Ok("/a%20b%C3%A9"));
         check_path("/a...b/..c/.d", Ok("/a...b/..c/.d"));
-        for malformed in
-            ["", "*", "a", "/.", "/a/..", "/a/../b", "/%2e%2E/b", "/..;x/b", "/a%", "/a%2", "/a%zz", "/%+1"]
-        {
+        for malformed in [
+            "",
+            "*",
+            "a",
+            "/.",
+            "/a/..",
+            "/a/../b",
+            "/%2e%2E/b",
+            "/..;x/b",
+            "/..%3bx/b",
+            "/a%",
+            "/a%2",
+            "/a%zz",
+            "/%+1",
+        ] {
             check_path(malformed, Err(BadPath::Malformed));
         }
-        for ambiguous in ["//", "/a//b", "/a%2fb", "/a\\b", "/a%5Cb", "/a%00"] {
+        for plain in ["/100%25", "/a%25zz", "/a%252", "/a%25%20b"] {
+            check_path(plain, Ok(plain));
+        }
+        for ambiguous in [
+            "//",
+            "/a//b",
+            "/a%2fb",
+            "/a\\b",
+            "/a%5Cb",
+            "/a%00",
+            "/a;b",
+            "/a;",
+            "/a%3bb",
+            "/a%252fb",
+            "/a%25%32%66",
+            "/%252e%252e/b",
+        ] {
             check_path(ambiguous, Err(BadPath::Ambiguous));
             assert!(normalise(ambiguous, AmbiguousPaths::PassOn).is_ok());
         }

@@ -8,7 +8,7 @@ use cardan_api::http::{HttpComplete, HttpRequest, HttpResponse};
 use cardan_api::{Hook, HookInfo};
 
 use crate::loaded::Loaded;
-use crate::rule::Subject;
+use crate::rule::{Remembered, Subject};
 use crate::spec::{BindingSpec, Bindings};
 
 /// One plugin at one hook, loaded.
@@ -171,32 +171,63 @@ impl Consulted for HttpComplete {
 
 /// A walk along one hook's chain: the bindings that are for one event, in order.
 ///
-/// Which those are is settled when the walk begins, so that no edit takes a later plugin out of it.
+/// A binding is in the walk when it is for the event as it was when the walk began, or for what edits have
+/// made of it by the end. So no edit takes a later plugin out of the walk, and none gets round a guard of
+/// the place it leads to. Nobody is asked twice.
 #[derive(Debug)]
 pub struct Chain<H: Hook> {
-    /// Positions in the hook's chain.
+    /// Positions in the hook's chain: those asked, then those to be asked, each time in order.
     pub(crate) matching: Vec<usize>,
     pub(crate) next: usize,
+    /// What `matching` was last made for. `None`: it is complete, because nothing matched or the walk was
+    /// stopped.
+    matched: Option<Remembered>,
     hook: PhantomData<fn() -> H>,
 }
 
 impl<H: Consulted> Chain<H> {
-    /// No allocation where nothing matches.
-    pub(crate) fn of(chains: &Chains, event: &H::Event) -> Self {
+    /// No allocation where nothing matches. `arrived` is what the request was before an earlier walk
+    /// changed it.
+    pub(crate) fn of(chains: &Chains, event: &H::Event, arrived: Option<&Remembered>) -> Self {
         let bindings = chains.at(H::seat());
-        let matching = if bindings.is_empty() {
-            Vec::new()
-        } else {
-            let subject = H::subject(event);
-            let matching =
-                bindings.iter().enumerate().filter(|(_, binding)| binding.spec.rule.matches(&subject));
-            matching.map(|(i, _)| i).collect()
+        let subject = H::subject(event);
+        let is_for = |binding: &Binding| {
+            let rule = &binding.spec.rule;
+            rule.matches(&subject) || arrived.is_some_and(|arrived| rule.matches(&arrived.subject()))
         };
-        Self { matching, next: 0, hook: PhantomData }
+        let matching: Vec<usize> = (0..bindings.len()).filter(|at| is_for(&bindings[*at])).collect();
+        let matched = (!matching.is_empty()).then(|| subject.into());
+        Self { matching, next: 0, matched, hook: PhantomData }
     }
 
     /// Whether nobody is left to ask.
     pub fn is_done(&self) -> bool {
         self.next >= self.matching.len()
+    }
+
+    /// Ends the walk; nobody joins it any more.
+    pub(crate) fn stop(&mut self) {
+        self.next = self.matching.len();
+        self.matched = None;
+    }
+
+    /// What the event was before edits, if it is another one now.
+    pub(crate) fn moved_from(&self, event: &H::Event) -> Option<&Remembered> {
+        self.matched.as_ref().filter(|matched| matched.subject() != H::subject(event))
+    }
+
+    /// Adds those whom edits have made the event one for.
+    pub(crate) fn match_again(&mut self, chains: &Chains, event: &H::Event) {
+        if self.moved_from(event).is_none() {
+            return;
+        }
+        let subject = H::subject(event);
+        let asked = self.matching.len();
+        for (at, binding) in chains.at(H::seat()).iter().enumerate() {
+            if !self.matching[..asked].contains(&at) && binding.spec.rule.matches(&subject) {
+                self.matching.push(at);
+            }
+        }
+        self.matched = Some(subject.into());
     }
 }

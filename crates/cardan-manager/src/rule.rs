@@ -4,7 +4,7 @@ use cardan_api::http::RequestEvent;
 use glob::{MatchOptions, Pattern};
 
 /// What rules look at.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Subject<'a> {
     /// As in the event.
     pub method: &'a str,
@@ -17,6 +17,26 @@ pub struct Subject<'a> {
 impl<'a> Subject<'a> {
     pub(crate) fn of(request: &'a RequestEvent) -> Self {
         Self { method: &request.method, host: &request.host, path: &request.path }
+    }
+}
+
+/// A [`Subject`] as it was before plugins edited it.
+#[derive(Debug, Clone)]
+pub(crate) struct Remembered {
+    method: String,
+    host: String,
+    path: String,
+}
+
+impl From<Subject<'_>> for Remembered {
+    fn from(subject: Subject<'_>) -> Self {
+        Self { method: subject.method.into(), host: subject.host.into(), path: subject.path.into() }
+    }
+}
+
+impl Remembered {
+    pub(crate) fn subject(&self) -> Subject<'_> {
+        Subject { method: &self.method, host: &self.host, path: &self.path }
     }
 }
 

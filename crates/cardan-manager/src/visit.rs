@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::chain::{Binding, Chain, Consulted};
+use crate::rule::Remembered;
 use crate::snapshot::Snapshot;
 
 /// Most attributes that plugins of one visit may set together.
@@ -30,6 +31,8 @@ pub struct Visit {
     id: String,
     session: String,
     attributes: Attributes,
+    /// What the request was before edits made it another one. Later walks are for both.
+    arrived: Option<Remembered>,
     held: HashMap<Arc<str>, Held>,
     decisions: Vec<Decision>,
 }
@@ -99,6 +102,7 @@ impl Visit {
             id,
             session,
             attributes: Attributes::new(),
+            arrived: None,
             held: HashMap::new(),
             decisions: Vec::new(),
         }
@@ -127,37 +131,44 @@ impl Visit {
     /// The strongest need for a body among the bindings that are for this event.
     pub fn body_need<H: Consulted>(&self, event: &H::Event) -> BodyNeed {
         let bindings = self.snapshot.chains.at(H::seat());
-        if bindings.is_empty() {
-            return BodyNeed::None;
-        }
-        let subject = H::subject(event);
-        let matching = bindings.iter().filter(|binding| binding.spec.rule.matches(&subject));
-        matching.map(|binding| binding.spec.body).max().unwrap_or(BodyNeed::None)
+        let matching = self.chain::<H>(event).matching;
+        matching.iter().map(|at| bindings[*at].spec.body).max().unwrap_or(BodyNeed::None)
     }
 
     /// Begins a walk along the bindings that are for this event.
     pub fn chain<H: Consulted>(&self, event: &H::Event) -> Chain<H> {
-        Chain::of(&self.snapshot.chains, event)
+        Chain::of(&self.snapshot.chains, event, self.arrived.as_ref())
     }
 
     /// Asks plugins in order, until one needs the body, one stops, or all were asked. Edits are applied to
     /// the event after each.
+    ///
+    /// When all were asked, those whom the edits have made the event one for are asked too. A host that
+    /// edits the event itself after [`Progress::Done`] asks again, so that they are not left out.
     pub async fn ask<H: Consulted>(&mut self, chain: &mut Chain<H>, event: &mut H::Event) -> Progress<H> {
         let snapshot = self.snapshot.clone();
-        while let Some(&position) = chain.matching.get(chain.next) {
-            let binding = &snapshot.chains.at(H::seat())[position];
-            if binding.spec.body == BodyNeed::Whole && !H::shows_body(event) {
-                return Progress::NeedsBody;
+        loop {
+            while let Some(&position) = chain.matching.get(chain.next) {
+                let binding = &snapshot.chains.at(H::seat())[position];
+                if binding.spec.body == BodyNeed::Whole && !H::shows_body(event) {
+                    return Progress::NeedsBody;
+                }
+                let stop = self.ask_one(binding, event).await;
+                // Not before the verdict: were this future dropped, the next walk would pass the plugin over.
+                chain.next += 1;
+                self.remember(chain, event);
+                if let Some(stop) = stop {
+                    chain.stop();
+                    return Progress::Stopped(stop);
+                }
             }
-            let stop = self.ask_one(binding, event).await;
-            // Not before the verdict: were this future dropped, the next walk would pass the plugin over.
-            chain.next += 1;
-            if let Some(stop) = stop {
-                chain.next = chain.matching.len();
-                return Progress::Stopped(stop);
+            self.remember(chain, event);
+            // Ends: each round asks somebody who was not asked before, or is the last.
+            chain.match_again(&snapshot.chains, event);
+            if chain.is_done() {
+                return Progress::Done;
             }
         }
-        Progress::Done
     }
 
     /// Says that the body the next plugins need cannot be had. Their fault policies decide; nobody is
@@ -179,11 +190,18 @@ impl Visit {
                 fault = why.label(), "the body cannot be shown"
             );
             if let Some(stop) = self.fault(binding, why, asked) {
-                chain.next = chain.matching.len();
+                chain.stop();
                 return Progress::Stopped(stop);
             }
         }
         Progress::Done
+    }
+
+    /// Keeps what the request was when it arrived, once edits make it another one.
+    fn remember<H: Consulted>(&mut self, chain: &Chain<H>, event: &H::Event) {
+        if self.arrived.is_none() {
+            self.arrived = chain.moved_from(event).cloned();
+        }
     }
 
     async fn ask_one<H: Consulted>(&mut self, binding: &Binding, event: &mut H::Event) -> Option<Stop<H>> {

@@ -368,6 +368,29 @@ async fn a_path_is_the_same_for_everybody_however_it_is_written() {
     }
 }
 
+#[tokio::test]
+async fn a_plugin_moves_nobody_round_the_guards_of_the_new_path() {
+    let mut guard = says("guard", REQUEST, &json!({ "verdict": "refuse" }));
+    let Bindings::Listed(bindings) = &mut guard.bindings else { panic!("no binding") };
+    bindings[0].rule.paths = vec![glob::Pattern::new("/v1/chat/completions").unwrap()];
+    // However the plugin writes the path.
+    for (path, status) in [
+        ("/v1/chat/completions", 403),
+        ("/v1/ch%61t/completions", 403),
+        ("/v1//chat/completions", 503),
+        ("/v1/chat/completions;x", 503),
+        ("/v1/chat/completion%2573", 503),
+        ("/v1/other", 200),
+    ] {
+        for body in ["head", "whole"] {
+            let moves = says("move", REQUEST, &edits(json!({ "path": path })));
+            let moves = if body == "head" { head_only(moves) } else { moves };
+            let house = House::open(mirror().await, &[guard.clone(), moves]).await;
+            assert_eq!(house.post("/x", "{}").await.status.as_u16(), status, "{path} {body}");
+        }
+    }
+}
+
 /// What this request is told with the plugin: the message of its error, or nothing.
 async fn check_body(
     plugin: &cardan_manager::PluginSpec,

@@ -21,6 +21,8 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::budget::{Exhausted, Share};
+
 /// Why a body ended early.
 #[derive(Debug)]
 pub(crate) enum BodyError {
@@ -120,23 +122,33 @@ impl Body for Paced {
 pub(crate) struct Held<B> {
     pub(crate) bytes: Bytes,
     pub(crate) trailers: Option<HeaderMap>,
-    pub(crate) rest: Option<B>,
+    pub(crate) rest: Option<(B, Unheld)>,
 }
 
-/// Reads a body to its end, or to the frame that takes it beyond `bytes_max`.
-pub(crate) async fn hold<B>(mut body: B, bytes_max: usize) -> Result<Held<B>, BodyError>
+/// Why a body is not held to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unheld {
+    TooLong,
+    /// What all exchanges hold together is as much as may be.
+    NoRoom,
+}
+
+/// Reads a body to its end, or to the frame that takes it beyond `bytes_max` or what `share` can take.
+pub(crate) async fn hold<B>(mut body: B, bytes_max: usize, share: &mut Share) -> Result<Held<B>, BodyError>
 where
     B: Body<Data = Bytes, Error = BodyError> + Unpin,
 {
     // Announced to be too long: then nobody need wait for it.
     if body.size_hint().lower() > bytes_max as u64 {
-        return Ok(Held { bytes: Bytes::new(), trailers: None, rest: Some(body) });
+        return Ok(Held { bytes: Bytes::new(), trailers: None, rest: Some((body, Unheld::TooLong)) });
     }
     let mut held = BytesMut::new();
     let mut only: Option<Bytes> = None;
     let mut trailers = None;
     while let Some(frame) = body.frame().await {
-        match frame?.into_data() {
+        let frame = frame?;
+        let room = share.grow(frame.data_ref().map_or(0, Bytes::len));
+        match frame.into_data() {
             // Small bodies are one frame, which need not be copied.
             Ok(data) if only.is_none() && held.is_empty() => only = Some(data),
             Ok(data) => {
@@ -147,10 +159,13 @@ where
             }
             Err(frame) => trailers = frame.into_trailers().ok(),
         }
-        if only.as_ref().map_or(held.len(), Bytes::len) > bytes_max {
-            let bytes = only.unwrap_or_else(|| held.freeze());
-            return Ok(Held { bytes, trailers, rest: Some(body) });
-        }
+        let unheld = match room {
+            Err(Exhausted) => Unheld::NoRoom,
+            Ok(()) if only.as_ref().map_or(held.len(), Bytes::len) > bytes_max => Unheld::TooLong,
+            Ok(()) => continue,
+        };
+        let bytes = only.unwrap_or_else(|| held.freeze());
+        return Ok(Held { bytes, trailers, rest: Some((body, unheld)) });
     }
     Ok(Held { bytes: only.unwrap_or_else(|| held.freeze()), trailers, rest: None })
 }
@@ -166,7 +181,15 @@ pub(crate) struct Source {
 struct Copy {
     bytes: BytesMut,
     bytes_max: usize,
-    ready: oneshot::Sender<Bytes>,
+    share: Share,
+    ready: oneshot::Sender<Kept>,
+}
+
+/// A copy of a body that has passed.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) bytes: Bytes,
+    pub(crate) share: Share,
 }
 
 impl Source {
@@ -174,11 +197,11 @@ impl Source {
         Self { body, copy: None }
     }
 
-    /// Keeps a copy of what passes, unless it is more than `bytes_max`. It can be had once the body
-    /// has passed to its end.
-    pub(crate) fn keep_copy(&mut self, bytes_max: usize) -> oneshot::Receiver<Bytes> {
+    /// Keeps a copy of what passes, unless it is more than `bytes_max` or `share` can take. It can be had
+    /// once the body has passed to its end.
+    pub(crate) fn keep_copy(&mut self, bytes_max: usize, share: Share) -> oneshot::Receiver<Kept> {
         let (ready, copy) = oneshot::channel();
-        self.copy = Some(Copy { bytes: BytesMut::new(), bytes_max, ready });
+        self.copy = Some(Copy { bytes: BytesMut::new(), bytes_max, share, ready });
         copy
     }
 
@@ -187,14 +210,15 @@ impl Source {
         self.body.size_hint().lower()
     }
 
-    /// Reads the body to its end, or beyond `bytes_max`.
-    pub(crate) async fn hold(self, bytes_max: usize) -> Result<Held<Paced>, BodyError> {
-        let held = hold(self.body, bytes_max).await?;
-        if let (Some(copy), None) = (self.copy, &held.rest)
+    /// Reads the body to its end, or beyond `bytes_max` or what `share` can take.
+    pub(crate) async fn hold(self, bytes_max: usize, share: &mut Share) -> Result<Held<Paced>, BodyError> {
+        let held = hold(self.body, bytes_max, share).await?;
+        if let (Some(mut copy), None) = (self.copy, &held.rest)
             && held.bytes.len() <= copy.bytes_max
+            && copy.share.grow(held.bytes.len()).is_ok()
         {
             // Nobody may be left to take it.
-            let _ = copy.ready.send(held.bytes.clone());
+            let _ = copy.ready.send(Kept { bytes: held.bytes.clone(), share: copy.share });
         }
         Ok(held)
     }
@@ -204,12 +228,13 @@ impl Source {
         let Some(mut copy) = self.copy.take() else { return };
         match data {
             Some(data) if copy.bytes.len() + data.len() > copy.bytes_max => return,
+            Some(data) if copy.share.grow(data.len()).is_err() => return,
             Some(data) => copy.bytes.extend_from_slice(data),
             None => {}
         }
         if ended || data.is_none() {
             // Nobody may be left to take it.
-            let _ = copy.ready.send(copy.bytes.freeze());
+            let _ = copy.ready.send(Kept { bytes: copy.bytes.freeze(), share: copy.share });
         } else {
             self.copy = Some(copy);
         }

@@ -195,6 +195,10 @@ pub struct Limits {
     pub held_request_bytes_max: usize,
     /// A response body that is held for plugins, as sent and as decoded.
     pub held_response_bytes_max: usize,
+    /// All that is held at once, over all exchanges: bodies of requests and responses, copies, and streams
+    /// that were made from whole answers. What finds no room is answered with 503 or, where a plugin was to
+    /// be shown a response, is the fault `busy`.
+    pub held_bytes_max: usize,
     /// One event of a relayed stream; a longer one is passed on in pieces.
     pub event_bytes_max: usize,
     /// Requests at once on one HTTP/2 connection.
@@ -209,6 +213,7 @@ impl Default for Limits {
             request_body_bytes_max: 1 << 30,
             held_request_bytes_max: 10 << 20,
             held_response_bytes_max: 10 << 20,
+            held_bytes_max: 1 << 30,
             event_bytes_max: 1 << 20,
             streams_per_connection_max: 128,
             background_max: 1_000,

@@ -13,9 +13,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cardan_api::http::Refusal;
 use cardan_api::{Fault, Phase};
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use serde_json::json;
 
+use crate::budget::Exhausted;
 use crate::ijson::NotIJson;
 use crate::route::BadPath;
 
@@ -34,6 +35,8 @@ pub(crate) enum Problem {
     BodyEncoded,
     /// A plugin has to read a body that two programs could read in two ways.
     BodyAmbiguous(NotIJson),
+    /// Everything together that is held takes up what it may.
+    Overloaded,
     BodyTimeout,
     BodyBroken,
     /// No copy of the upstream accepted a connection.
@@ -56,11 +59,19 @@ pub(crate) enum Problem {
     Unsendable,
 }
 
+impl From<Exhausted> for Problem {
+    fn from(Exhausted: Exhausted) -> Self {
+        Self::Overloaded
+    }
+}
+
 /// An error document and its status.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Told {
     pub(crate) status: StatusCode,
     pub(crate) document: Bytes,
+    /// For trouble that passes by itself.
+    pub(crate) retry_after: Option<HeaderValue>,
 }
 
 impl Problem {
@@ -75,6 +86,7 @@ impl Problem {
             Self::BodyTooLarge(_) => "request_too_large",
             Self::BodyEncoded => "content_encoding_unsupported",
             Self::BodyAmbiguous(_) => "json_invalid",
+            Self::Overloaded => "overloaded",
             Self::BodyTimeout => "request_timeout",
             Self::BodyBroken => "request_incomplete",
             Self::Unreachable => "upstream_unreachable",
@@ -125,6 +137,11 @@ impl Problem {
                     "the request body must be one JSON document in UTF-8 in which no object has a name twice: {why}"
                 ),
             ),
+            Self::Overloaded => (
+                503,
+                SERVER,
+                "too many messages are being held here at this moment; try again later".to_owned(),
+            ),
             Self::BodyTimeout => (408, INVALID, "the request body did not arrive in time".to_owned()),
             Self::BodyBroken => (400, INVALID, "the request body could not be read to its end".to_owned()),
             Self::Unreachable => {
@@ -158,11 +175,13 @@ impl Problem {
         Told {
             status: StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN),
             document: document.to_string().into(),
+            retry_after: (*self == Self::Overloaded).then_some(HeaderValue::from_static("1")),
         }
     }
 }
 
 const INVALID: &str = "invalid_request_error";
+const SERVER: &str = "server_error";
 const UPSTREAM: &str = "upstream_error";
 const PLUGIN: &str = "plugin_unavailable";
 

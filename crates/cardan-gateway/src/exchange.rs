@@ -30,6 +30,7 @@ use tracing::Instrument;
 use crate::Core;
 use crate::answer::{Answer, Settled};
 use crate::body::{Paced, Source, is_encoded};
+use crate::budget::Share;
 use crate::completion::{self, Form, Usage};
 use crate::config::AmbiguousBodies;
 use crate::error::Problem;
@@ -106,6 +107,7 @@ impl Exchange {
             RequestBody::Unread(Source::new(Paced::new(body, idle, bytes_max)))
         };
         let record = Record::new(Entry {
+            share: Share::of(core.held.clone(), plan.limits.held_bytes_max),
             core,
             plan,
             visit,
@@ -223,7 +225,7 @@ impl Exchange {
         }
         entry.upstream = Some(route.group.name.clone());
         let draft = entry.draft(inbound, route, path)?;
-        let response = entry.core.client.send(&route.group, draft, &plan.limits, &plan.timeouts).await?;
+        let response = entry.core.client.send(&route.group, draft, &plan, &mut entry.share).await?;
         entry.fetch_copy();
         Answer::of_upstream(response)
     }
@@ -232,16 +234,17 @@ impl Exchange {
     async fn ask_response(&mut self, mut answer: Answer) -> Result<Settled, Problem> {
         let entry = &mut *self.record;
         let limits = &entry.plan.limits;
+        let share = &mut entry.share;
         answer.strip_hop(&entry.method);
         let mut chain = entry.visit.chain::<HttpResponse>(&entry.event);
         if chain.is_done() {
-            return answer.settle(None, limits.event_bytes_max);
+            return answer.settle(None, limits.event_bytes_max, share);
         }
         answer.describe(&mut entry.event);
         loop {
             let progress = match entry.visit.ask(&mut chain, &mut entry.event).await {
-                Progress::Done => return answer.settle(Some(&entry.event), limits.event_bytes_max),
-                Progress::NeedsBody => match answer.show(limits.held_response_bytes_max).await? {
+                Progress::Done => return answer.settle(Some(&entry.event), limits.event_bytes_max, share),
+                Progress::NeedsBody => match answer.show(limits.held_response_bytes_max, share).await? {
                     Ok(body) => {
                         entry.event.body = Some(body);
                         continue;
@@ -260,7 +263,7 @@ impl Exchange {
                 let event_bytes_max = limits.event_bytes_max;
                 let mut answer = Answer::of_plugin(self.stopped(stop)?, form)?;
                 answer.strip_hop(&self.record.method);
-                return answer.settle(None, event_bytes_max);
+                return answer.settle(None, event_bytes_max, &mut self.record.share);
             }
         }
     }
@@ -289,7 +292,7 @@ impl Inbound {
             RequestBody::Whole(bytes) => bytes,
             RequestBody::Unread(_) if is_encoded(&self.headers) => return Err(Problem::BodyEncoded),
             RequestBody::Unread(source) => {
-                hold_request(source, entry.plan.limits.held_request_bytes_max).await?
+                hold_request(source, entry.plan.limits.held_request_bytes_max, &mut entry.share).await?
             }
         };
         self.body = RequestBody::Whole(whole.clone());
@@ -350,6 +353,7 @@ impl Entry {
         let body = match (body, &mut self.event.request.body) {
             (RequestBody::Whole(read), Some(left)) => {
                 if read != *left {
+                    self.share.grow(left.len())?;
                     headers::strip_of_the_bytes(&mut headers);
                 }
                 DraftBody::Whole(left.clone())
@@ -362,7 +366,8 @@ impl Entry {
             (RequestBody::Unread(_), Some(_)) => return Err(Problem::Unsendable),
             (RequestBody::Unread(mut source), None) => {
                 if seen_later && !encoded {
-                    self.copy = Some(source.keep_copy(self.plan.limits.held_request_bytes_max));
+                    self.copy =
+                        Some(source.keep_copy(self.plan.limits.held_request_bytes_max, self.share.sibling()));
                 }
                 DraftBody::Client(source)
             }

@@ -26,6 +26,7 @@ mod error;
 mod upstream;
 
 mod body;
+mod budget;
 mod headers;
 mod ijson;
 
@@ -45,6 +46,7 @@ pub use config::{
     RouteConfig, Service, Startup, Timeouts, Trust, UpstreamConfig,
 };
 
+use crate::budget::Budget;
 use crate::plan::Plan;
 use crate::upstream::Client;
 
@@ -59,6 +61,8 @@ struct Core {
     /// Where the plan lies in every snapshot, so that routes and plugins change in one step.
     plan: Slot<Plan>,
     connections: Arc<Semaphore>,
+    /// What bodies that are held take up.
+    held: Arc<Budget>,
     /// Counts the `http.complete` chains under way.
     background: Arc<watch::Sender<usize>>,
 }
@@ -74,6 +78,7 @@ impl Gateway {
         Ok(Self(Arc::new(Core {
             client: Client::new(&plan.startup)?,
             connections: Arc::new(Semaphore::new(plan.startup.connections_max)),
+            held: Arc::default(),
             background: Arc::new(watch::Sender::new(0)),
             plan: manager.slot(plan),
             manager,

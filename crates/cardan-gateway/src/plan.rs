@@ -31,6 +31,7 @@ impl Plan {
         }
         let counts = [
             ("connections_max", config.startup.connections_max),
+            ("held_bytes_max", config.limits.held_bytes_max),
             ("background_max", config.limits.background_max),
             ("streams_per_connection_max", config.limits.streams_per_connection_max as usize),
         ];

@@ -26,11 +26,13 @@ use rustls::RootCertStore;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use crate::body::{BodyError, Loan, Outgoing, Paced, Source};
+use crate::body::{BodyError, Held, Loan, Outgoing, Paced, Source, Unheld};
+use crate::budget::Share;
 use crate::config::{
-    AmbiguousPaths, Builtin, ConfigError, Kind, Limits, Service, Startup, Timeouts, Trust, UpstreamConfig,
+    AmbiguousPaths, Builtin, ConfigError, Kind, Service, Startup, Timeouts, Trust, UpstreamConfig,
 };
 use crate::error::Problem;
+use crate::plan::Plan;
 use crate::route::normalise;
 
 /// Copies of one service.
@@ -229,17 +231,20 @@ impl Client {
         &self,
         group: &Group,
         draft: Draft,
-        limits: &Limits,
-        timeouts: &Timeouts,
+        plan: &Plan,
+        share: &mut Share,
     ) -> Result<Response<UpstreamBody>, Problem> {
         match &group.service {
-            Resolved::Remote(bases) => self.send_remote(group, bases, draft, timeouts).await,
+            Resolved::Remote(bases) => self.send_remote(group, bases, draft, &plan.timeouts).await,
             Resolved::Builtin(builtin) => {
                 let body = match draft.body {
                     DraftBody::Whole(body) => body,
-                    DraftBody::Client(source) => hold_request(source, limits.held_request_bytes_max).await?,
+                    DraftBody::Client(source) => {
+                        hold_request(source, plan.limits.held_request_bytes_max, share).await?
+                    }
                 };
                 let response = builtin::answer(builtin, &draft.method, &draft.path, &body);
+                share.grow(response.body().bytes())?;
                 Ok(response.map(UpstreamBody::Builtin))
             }
         }
@@ -368,10 +373,15 @@ fn problem_of(error: &legacy::Error) -> Problem {
 }
 
 /// A client's body, whole.
-pub(crate) async fn hold_request(source: Source, bytes_max: usize) -> Result<Bytes, Problem> {
+pub(crate) async fn hold_request(
+    source: Source,
+    bytes_max: usize,
+    share: &mut Share,
+) -> Result<Bytes, Problem> {
     let too_large = Problem::BodyTooLarge(Some(bytes_max as u64));
-    match source.hold(bytes_max).await {
-        Ok(held) if held.rest.is_some() => Err(too_large),
+    match source.hold(bytes_max, share).await {
+        Ok(Held { rest: Some((_, Unheld::TooLong)), .. }) => Err(too_large),
+        Ok(Held { rest: Some((_, Unheld::NoRoom)), .. }) => Err(Problem::Overloaded),
         Ok(held) => Ok(held.bytes),
         Err(BodyError::Idle) => Err(Problem::BodyTimeout),
         Err(BodyError::TooLarge) => Err(too_large),

@@ -349,6 +349,13 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+impl Reply {
+    /// What is still to be sent.
+    pub(crate) fn bytes(&self) -> usize {
+        self.frames.iter().map(Bytes::len).sum()
+    }
+}
+
 #[cfg(test)]
 impl Reply {
     /// A body of these frames.
@@ -381,7 +388,7 @@ impl Body for Reply {
     fn size_hint(&self) -> SizeHint {
         // A stream has no announced length, here as at its real providers.
         match self.pace.is_zero() {
-            true => SizeHint::with_exact(self.frames.iter().map(Bytes::len).sum::<usize>() as u64),
+            true => SizeHint::with_exact(self.bytes() as u64),
             false => SizeHint::default(),
         }
     }

@@ -8,8 +8,8 @@ use http::{Request, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::house::{House, PATIENCE, Upstream, at, builtin, nobody, read_to_end, scripted, server};
-use crate::plugins::{COMPLETE, REQUEST, completed, on_fault, spins, was_completed, watches};
+use crate::house::{House, PATIENCE, Reply, Upstream, at, builtin, nobody, read_to_end, scripted, server};
+use crate::plugins::{COMPLETE, REQUEST, RESPONSE, completed, on_fault, says, spins, was_completed, watches};
 
 const SHORT: Duration = Duration::from_millis(100);
 
@@ -56,6 +56,65 @@ async fn held_requests_are_bounded() {
         assert!(house.raw(chunked).await.starts_with("HTTP/1.1 413 "));
         assert_ne!(house.post("/v1/chat/completions", "x".repeat(10)).await.status.as_u16(), 413);
     }
+}
+
+#[tokio::test]
+async fn requests_that_are_held_share_one_budget() {
+    let mut config = builtin();
+    config.limits.held_bytes_max = 20_000;
+    let house = House::open(config, &[watches("watch", REQUEST)]).await;
+    let post = || house.post("/", "x".repeat(9_000));
+    let until = async |status: u16| {
+        let reached = tokio::time::timeout(PATIENCE, async {
+            loop {
+                let reply = post().await;
+                if reply.status == status {
+                    break reply;
+                }
+                tokio::time::sleep(SHORT / 10).await;
+            }
+        });
+        reached.await.unwrap()
+    };
+    let mut slow = TcpStream::connect(house.addr).await.unwrap();
+    slow.write_all(b"POST / HTTP/1.1\r\nHost: gw\r\nContent-Length: 20000\r\n\r\n").await.unwrap();
+    slow.write_all(&[b'x'; 15_000]).await.unwrap();
+    let refused = until(503).await;
+    assert_eq!(
+        (&refused.json()["error"]["code"], refused.header("retry-after")),
+        (&"overloaded".into(), Some("1"))
+    );
+    // What a client that has gone took up is given back, and so is what each exchange took up.
+    drop(slow);
+    until(404).await;
+    for _ in 0..20 {
+        assert_eq!(post().await.status, StatusCode::NOT_FOUND);
+    }
+}
+
+#[tokio::test]
+async fn answers_and_copies_find_room_in_the_same_budget() {
+    let upstream = server(|request| http::Response::new(request.into_body())).await;
+    let mut config = at(&[upstream]);
+    config.limits.held_bytes_max = 1_000;
+    let body = || "x".repeat(1_500);
+    let code = |reply: &Reply| (reply.status.as_u16(), reply.json()["error"]["code"].clone());
+
+    let house = House::open(config.clone(), &[watches("watch", RESPONSE)]).await;
+    assert_eq!(code(&house.post("/", body()).await), (503, "busy".into()));
+    let skips = on_fault(watches("watch", RESPONSE), FaultPolicy::Skip);
+    let house = House::open(config.clone(), &[skips]).await;
+    assert_eq!(house.post("/", body()).await.text(), body());
+
+    let house = House::open(config.clone(), &[watches("watch", COMPLETE)]).await;
+    assert_eq!(house.post("/no-room", body()).await.text(), body());
+    assert_eq!(completed("/no-room").await["request"]["body"], serde_json::Value::Null);
+    assert_eq!(house.post("/room", "body").await.text(), "body");
+    assert_eq!(completed("/room").await["request"]["body"]["text"], "body");
+
+    let verdict = serde_json::json!({ "verdict": "respond", "body": { "text": body() } });
+    let house = House::open(config, &[says("says", REQUEST, &verdict)]).await;
+    assert_eq!(code(&house.get("/").await), (503, "overloaded".into()));
 }
 
 #[tokio::test]

@@ -104,7 +104,24 @@ pub enum Seat {
     Complete,
 }
 
+impl Seat {
+    /// The hooks at which a visit may still ask after this one.
+    fn later(self) -> &'static [Self] {
+        match self {
+            Self::Request => &[Self::Response, Self::Complete],
+            Self::Response => &[Self::Complete],
+            Self::Complete => &[],
+        }
+    }
+}
+
 impl Chains {
+    /// Whether a plugin may be asked at a hook after this one.
+    pub(crate) fn is_bound_after(&self, seat: Seat, plugin: &str) -> bool {
+        let mut later = seat.later().iter().flat_map(|seat| self.at(*seat));
+        later.any(|binding| &**binding.plugin.name() == plugin)
+    }
+
     pub(crate) fn at(&self, seat: Seat) -> &[Binding] {
         match seat {
             Seat::Request => &self.request,
@@ -203,6 +220,14 @@ impl<H: Consulted> Chain<H> {
     /// Whether nobody is left to ask.
     pub fn is_done(&self) -> bool {
         self.next >= self.matching.len()
+    }
+
+    /// Whether this walk may still come to a plugin after the question that is under way.
+    pub(crate) fn may_ask_again(&self, chains: &Chains, plugin: &str) -> bool {
+        let asked = self.matching.get(..=self.next).unwrap_or(&self.matching);
+        // Also bindings that are not for the event now: edits may make it one for them.
+        let mut left = chains.at(H::seat()).iter().enumerate().filter(|(at, _)| !asked.contains(at));
+        left.any(|(_, binding)| &**binding.plugin.name() == plugin)
     }
 
     /// Ends the walk; nobody joins it any more.

@@ -33,6 +33,7 @@ pub struct Visit {
     attributes: Attributes,
     /// What the request was before edits made it another one. Later walks are for both.
     arrived: Option<Remembered>,
+    /// Instances of plugins that may be asked again in this visit.
     held: HashMap<Arc<str>, Held>,
     decisions: Vec<Decision>,
 }
@@ -154,11 +155,13 @@ impl Visit {
                     return Progress::NeedsBody;
                 }
                 let stop = self.ask_one(binding, event).await;
+                self.release_one(chain, binding);
                 // Not before the verdict: were this future dropped, the next walk would pass the plugin over.
                 chain.next += 1;
                 self.remember(chain, event);
                 if let Some(stop) = stop {
                     chain.stop();
+                    self.release::<H>();
                     return Progress::Stopped(stop);
                 }
             }
@@ -166,6 +169,7 @@ impl Visit {
             // Ends: each round asks somebody who was not asked before, or is the last.
             chain.match_again(&snapshot.chains, event);
             if chain.is_done() {
+                self.release::<H>();
                 return Progress::Done;
             }
         }
@@ -191,10 +195,28 @@ impl Visit {
             );
             if let Some(stop) = self.fault(binding, why, asked) {
                 chain.stop();
+                self.release::<H>();
                 return Progress::Stopped(stop);
             }
         }
         Progress::Done
+    }
+
+    /// Gives back the instance of a plugin that was just asked, if nobody may ask it again.
+    fn release_one<H: Consulted>(&mut self, chain: &Chain<H>, binding: &Binding) {
+        let (chains, plugin) = (&self.snapshot.chains, binding.plugin.name());
+        if self.held.contains_key(plugin)
+            && !chain.may_ask_again(chains, plugin)
+            && !chains.is_bound_after(H::seat(), plugin)
+        {
+            self.held.remove(plugin);
+        }
+    }
+
+    /// Gives back the instances of plugins that no later hook asks.
+    fn release<H: Consulted>(&mut self) {
+        let chains = &self.snapshot.chains;
+        self.held.retain(|plugin, _| chains.is_bound_after(H::seat(), plugin));
     }
 
     /// Keeps what the request was when it arrived, once edits make it another one.

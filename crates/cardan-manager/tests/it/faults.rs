@@ -69,7 +69,7 @@ async fn policies() {
 async fn all_instances_in_use() {
     let manager = manager(
         "- {name: only-one, source: prebuilt/llmproxy-zoo.wasm, instance: visit, limits: {instances: 1, \
-            deadline: 100ms}, bindings: [{hook: http.request}]}",
+            deadline: 100ms}, bindings: [{hook: http.request}, {hook: http.response}]}",
     );
     let mut first = manager.open(None);
     ask_request(&mut first, &mut request("{}")).await;

@@ -151,7 +151,7 @@ impl Answer {
         let held = match body {
             AnswerBody::Upstream(body) => {
                 body::hold(body, bytes_max, share).await.map_err(|error| match error {
-                    BodyError::Idle => Problem::UpstreamTimeout,
+                    BodyError::Idle | BodyError::Slow => Problem::UpstreamTimeout,
                     BodyError::TooLarge | BodyError::Lost(_) => Problem::UpstreamBroken,
                 })?
             }

@@ -28,6 +28,8 @@ use crate::budget::{Exhausted, Share};
 pub(crate) enum BodyError {
     /// Its sender was silent for too long.
     Idle,
+    /// Its sender took too long over all of it.
+    Slow,
     /// It passed its limit.
     TooLarge,
     /// Its sender broke off.
@@ -38,6 +40,7 @@ impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Idle => "the body's sender was silent for too long",
+            Self::Slow => "the body took too long to arrive",
             Self::TooLarge => "the body is too large",
             Self::Lost(_) => "the body's sender broke off",
         })
@@ -48,16 +51,27 @@ impl std::error::Error for BodyError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Lost(error) => Some(error),
-            Self::Idle | Self::TooLarge => None,
+            Self::Idle | Self::Slow | Self::TooLarge => None,
         }
     }
+}
+
+/// How long a body's sender may keep us waiting.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// Between two pieces.
+    pub(crate) idle: Duration,
+    /// For the whole, from when it is first read. `None`: a response may go on for as long as it likes.
+    pub(crate) whole: Option<Duration>,
 }
 
 /// A body from the network whose sender may neither fall silent nor go on for ever.
 #[derive(Debug)]
 pub(crate) struct Paced {
     body: Incoming,
-    idle: Duration,
+    pace: Pace,
+    /// When the whole has to be there, once it is being read.
+    due: Option<Instant>,
     /// Bytes that may still come.
     left: u64,
     /// Runs while we wait for the sender, and only then.
@@ -66,21 +80,27 @@ pub(crate) struct Paced {
 }
 
 impl Paced {
-    pub(crate) fn new(body: Incoming, idle: Duration, bytes_max: u64) -> Self {
-        Self { body, idle, left: bytes_max, alarm: None, waiting: false }
+    pub(crate) fn new(body: Incoming, pace: Pace, bytes_max: u64) -> Self {
+        Self { body, pace, due: None, left: bytes_max, alarm: None, waiting: false }
     }
 
-    fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
-        let idle = self.idle;
+    /// Why there is no use in waiting any longer.
+    fn overdue(&mut self, cx: &mut Context<'_>) -> Option<BodyError> {
         if !self.waiting {
             self.waiting = true;
-            let deadline = Instant::now() + idle;
+            let idle = Instant::now() + self.pace.idle;
+            let deadline = self.due.map_or(idle, |due| due.min(idle));
             match &mut self.alarm {
                 Some(alarm) => alarm.as_mut().reset(deadline),
                 None => self.alarm = Some(Box::pin(sleep_until(deadline))),
             }
         }
-        self.alarm.as_mut().is_some_and(|alarm| alarm.as_mut().poll(cx).is_ready())
+        let rang = self.alarm.as_mut().is_some_and(|alarm| alarm.as_mut().poll(cx).is_ready());
+        rang.then(|| if self.is_due() { BodyError::Slow } else { BodyError::Idle })
+    }
+
+    fn is_due(&self) -> bool {
+        self.due.is_some_and(|due| due <= Instant::now())
     }
 }
 
@@ -92,15 +112,22 @@ impl Body for Paced {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let (None, Some(whole)) = (self.due, self.pace.whole) {
+            self.due = Some(Instant::now() + whole);
+        }
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         let Poll::Ready(frame) = polled else {
-            return match self.is_overdue(cx) {
-                true => Poll::Ready(Some(Err(BodyError::Idle))),
-                false => Poll::Pending,
+            return match self.overdue(cx) {
+                Some(error) => Poll::Ready(Some(Err(error))),
+                None => Poll::Pending,
             };
         };
         self.waiting = false;
         Poll::Ready(frame.map(|frame| {
+            // A sender that trickles may always have a byte ready.
+            if self.is_due() {
+                return Err(BodyError::Slow);
+            }
             let frame = frame.map_err(BodyError::Lost)?;
             let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
             self.left = self.left.checked_sub(bytes).ok_or(BodyError::TooLarge)?;

@@ -228,6 +228,8 @@ pub struct Timeouts {
     pub header_read: Duration,
     /// A client, between two pieces of a request body.
     pub request_idle: Duration,
+    /// A client, from when its request body is first read to the end of it, however steadily it comes.
+    pub request: Duration,
     /// A client, before it takes more of a response.
     pub send_stall: Duration,
     /// A connection on which nothing is asked.
@@ -245,6 +247,7 @@ impl Default for Timeouts {
         Self {
             header_read: Duration::from_secs(30),
             request_idle: Duration::from_secs(60),
+            request: Duration::from_secs(300),
             send_stall: Duration::from_secs(60),
             connection_idle: Duration::from_secs(120),
             // Models may think for minutes before their first word.

@@ -29,7 +29,7 @@ use tracing::Instrument;
 
 use crate::Core;
 use crate::answer::{Answer, Settled};
-use crate::body::{Paced, Source, is_encoded};
+use crate::body::{Pace, Paced, Source, is_encoded};
 use crate::budget::Share;
 use crate::completion::{self, Form, Usage};
 use crate::config::AmbiguousBodies;
@@ -103,8 +103,8 @@ impl Exchange {
         let body = if body.is_end_stream() {
             RequestBody::Whole(Bytes::new())
         } else {
-            let (idle, bytes_max) = (plan.timeouts.request_idle, plan.limits.request_body_bytes_max);
-            RequestBody::Unread(Source::new(Paced::new(body, idle, bytes_max)))
+            let pace = Pace { idle: plan.timeouts.request_idle, whole: Some(plan.timeouts.request) };
+            RequestBody::Unread(Source::new(Paced::new(body, pace, plan.limits.request_body_bytes_max)))
         };
         let record = Record::new(Entry {
             share: Share::of(core.held.clone(), plan.limits.held_bytes_max),

@@ -67,7 +67,7 @@ impl ReplyBody {
             Some(Err(failure)) => failure,
         };
         let problem = match failure {
-            BodyError::Idle => Problem::UpstreamTimeout,
+            BodyError::Idle | BodyError::Slow => Problem::UpstreamTimeout,
             BodyError::TooLarge | BodyError::Lost(_) => Problem::UpstreamBroken,
         };
         self.record.problem = Some(problem.code().to_owned());

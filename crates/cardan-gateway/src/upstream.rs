@@ -26,7 +26,7 @@ use rustls::RootCertStore;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use crate::body::{BodyError, Held, Loan, Outgoing, Paced, Source, Unheld};
+use crate::body::{BodyError, Held, Loan, Outgoing, Pace, Paced, Source, Unheld};
 use crate::budget::Share;
 use crate::config::{
     AmbiguousPaths, Builtin, ConfigError, Kind, Service, Startup, Timeouts, Trust, UpstreamConfig,
@@ -350,8 +350,10 @@ async fn head(
         }
     };
     match answered {
-        Ok(response) => Ok(response
-            .map(|body: Incoming| UpstreamBody::Remote(Paced::new(body, timeouts.response_idle, u64::MAX)))),
+        Ok(response) => {
+            let pace = Pace { idle: timeouts.response_idle, whole: None };
+            Ok(response.map(|body: Incoming| UpstreamBody::Remote(Paced::new(body, pace, u64::MAX))))
+        }
         Err(error) if error.is_connect() => Err(Failure::Connect),
         Err(error) => Err(Failure::Final(problem_of(&error), Some(error))),
     }
@@ -362,7 +364,7 @@ fn problem_of(error: &legacy::Error) -> Problem {
     let mut cause = error.source();
     while let Some(error) = cause {
         match error.downcast_ref() {
-            Some(BodyError::Idle) => return Problem::BodyTimeout,
+            Some(BodyError::Idle | BodyError::Slow) => return Problem::BodyTimeout,
             // The limit is in the answer to a request that announced its length; here it was found out.
             Some(BodyError::TooLarge) => return Problem::BodyTooLarge(None),
             Some(BodyError::Lost(_)) => return Problem::BodyBroken,
@@ -383,7 +385,7 @@ pub(crate) async fn hold_request(
         Ok(Held { rest: Some((_, Unheld::TooLong)), .. }) => Err(too_large),
         Ok(Held { rest: Some((_, Unheld::NoRoom)), .. }) => Err(Problem::Overloaded),
         Ok(held) => Ok(held.bytes),
-        Err(BodyError::Idle) => Err(Problem::BodyTimeout),
+        Err(BodyError::Idle | BodyError::Slow) => Err(Problem::BodyTimeout),
         Err(BodyError::TooLarge) => Err(too_large),
         Err(BodyError::Lost(_)) => Err(Problem::BodyBroken),
     }

@@ -45,8 +45,12 @@ fn wrong_configurations_say_what_is_wrong() {
 
 #[test]
 fn keys_reach_the_gateway() {
-    let resolved = resolve("ambiguous_bodies: pass_on").unwrap();
-    assert_eq!(resolved.gateway, Config { ambiguous_bodies: AmbiguousBodies::PassOn, ..Config::default() });
+    let resolved =
+        resolve("{ambiguous_bodies: pass_on, limits: {held_total: 64MiB}, timeouts: {request: 7s}}");
+    let mut expected = Config { ambiguous_bodies: AmbiguousBodies::PassOn, ..Config::default() };
+    expected.limits.held_bytes_max = 64 << 20;
+    expected.timeouts.request = std::time::Duration::from_secs(7);
+    assert_eq!(resolved.unwrap().gateway, expected);
 }
 
 #[test]

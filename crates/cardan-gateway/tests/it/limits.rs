@@ -142,6 +142,28 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn a_body_that_trickles_is_not_waited_for_for_ever() {
+    let upstream = server(|request| http::Response::new(request.into_body())).await;
+    for (mut config, plugins) in
+        [(builtin(), vec![watches("watch", REQUEST)]), (builtin(), vec![]), (at(&[upstream]), vec![])]
+    {
+        config.timeouts.request = SHORT * 3;
+        let house = House::open(config, &plugins).await;
+        let (mut reads, mut writes) = TcpStream::connect(house.addr).await.unwrap().into_split();
+        writes.write_all(b"POST / HTTP/1.1\r\nHost: gw\r\nContent-Length: 100000\r\n\r\n").await.unwrap();
+        let trickle = tokio::spawn(async move {
+            while writes.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(SHORT / 10).await;
+            }
+        });
+        let mut reply = [0; 12];
+        tokio::time::timeout(PATIENCE, reads.read_exact(&mut reply)).await.unwrap().unwrap();
+        assert_eq!(&reply, b"HTTP/1.1 408");
+        trickle.abort();
+    }
+}
+
+#[tokio::test]
 async fn a_slow_upload_is_not_a_slow_upstream() {
     let mut config = at(&[server(|request| http::Response::new(request.into_body())).await]);
     config.timeouts.response_head = SHORT * 5;

@@ -475,6 +475,12 @@ mod tests {
             assert_eq!(assembled["choices"], whole["choices"]);
             assert_eq!(assembled.get("usage"), usage.then_some(&whole["usage"]));
         }
+        let mut request = json!({ "model": "m", "n": 2, "prompt": "a b", "stream": true });
+        let (_, stream) = ask(Method::POST, "/v1/completions", &request.to_string());
+        let assembled = completion::assemble(stream.as_bytes()).unwrap();
+        request["stream"] = json!(false);
+        let (_, whole) = ask(Method::POST, "/v1/completions", &request.to_string());
+        assert_eq!(assembled["choices"], serde_json::from_str::<Value>(&whole).unwrap()["choices"]);
     }
 
     #[test]

@@ -18,6 +18,10 @@ const ATTRIBUTES_MAX: usize = 256;
 /// Most bytes of attributes, names and text and numbers counted: each later plugin is shown them all.
 const ATTRIBUTE_BYTES_MAX: usize = 1 << 20;
 
+/// Most decisions of one visit that are kept: a hook that is asked about every piece of a stream could go
+/// on for ever.
+const DECISIONS_MAX: usize = 1024;
+
 /// Most bytes of an error that are logged.
 const ERROR_BYTES_MAX: usize = 4 << 10;
 
@@ -36,6 +40,7 @@ pub struct Visit {
     /// Instances of plugins that may be asked again in this visit.
     held: HashMap<Arc<str>, Held>,
     decisions: Vec<Decision>,
+    decisions_not_kept: u64,
 }
 
 /// What came of asking one plugin.
@@ -106,6 +111,7 @@ impl Visit {
             arrived: None,
             held: HashMap::new(),
             decisions: Vec::new(),
+            decisions_not_kept: 0,
         }
     }
 
@@ -124,9 +130,14 @@ impl Visit {
         self.snapshot.generation()
     }
 
-    /// What came of every question so far, in order.
+    /// What came of every question so far, in order; of the first 1,024.
     pub fn decisions(&self) -> &[Decision] {
         &self.decisions
+    }
+
+    /// How many questions were asked beyond those.
+    pub fn decisions_not_kept(&self) -> u64 {
+        self.decisions_not_kept
     }
 
     /// The strongest need for a body among the bindings that are for this event.
@@ -324,6 +335,10 @@ impl Visit {
     }
 
     fn record<H: Consulted>(&mut self, binding: &Binding, outcome: Outcome, asked: Instant) {
+        if self.decisions.len() >= DECISIONS_MAX {
+            self.decisions_not_kept += 1;
+            return;
+        }
         let plugin = binding.plugin.name().clone();
         self.decisions.push(Decision { plugin, hook: H::NAME, outcome, duration: asked.elapsed() });
     }

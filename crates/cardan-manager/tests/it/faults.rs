@@ -115,6 +115,19 @@ async fn a_dropped_question_was_not_answered() {
 }
 
 #[tokio::test]
+async fn decisions_are_capped() {
+    let manager = manager(
+        "- {name: bad, source: hostile/trap_unreachable.wat, dialect: cardan, \
+        bindings: [{hook: http.request, entry: http_request, on_fault: skip}]}",
+    );
+    let mut visit = manager.open(None);
+    for _ in 0..1_030 {
+        ask_request(&mut visit, &mut request("{}")).await;
+    }
+    assert_eq!((visit.decisions().len(), visit.decisions_not_kept()), (1_024, 6));
+}
+
+#[tokio::test]
 async fn attributes_are_capped() {
     async fn check(attributes: serde_json::Value, expected: &str) {
         let dir = tempfile::tempdir().unwrap();

@@ -5,6 +5,11 @@
 //! words.) A cause inside the house (an address, a guest's message, an
 //! I/O error) goes to the log under the request id that the response carries.
 //!
+//! Bytes that are no HTTP request, or a head beyond its limits, never become an exchange: hyper answers
+//! them itself, with 400, 414 or 431, an empty body and the end of the connection, and has no way to be told
+//! otherwise (as of 1.12: `Server::on_error` in its `proto/h1/role.rs`). On HTTP/2 they end the stream or the
+//! connection.
+//!
 //! A plugin that could not be asked, where its binding says that this stops the exchange, is 503 with the
 //! fault as code, at every hook: the request is not to blame, and trying again may help.
 

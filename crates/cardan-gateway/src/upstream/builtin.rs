@@ -71,7 +71,11 @@ pub(crate) fn answer(config: &Builtin, method: &Method, path: &str, body: &[u8])
                 "message": refused.message,
                 "type": "invalid_request_error",
                 "param": refused.param,
-                "code": (refused.status == StatusCode::NOT_FOUND).then_some("not_found"),
+                "code": match (refused.status, refused.param) {
+                    (StatusCode::NOT_FOUND, Some("model")) => Some("model_not_found"),
+                    (StatusCode::NOT_FOUND, _) => Some("not_found"),
+                    _ => None,
+                },
             }});
             (refused.status, "application/json", VecDeque::from([error.to_string().into()]))
         }
@@ -546,5 +550,8 @@ mod tests {
         check_refused(Method::GET, CHAT, "", 405, "use another method");
         check_refused(Method::GET, "/v1/models/x", "", 404, "the model `x` does not exist");
         check_refused(Method::GET, "/", "", 404, "unknown request: GET /");
+        let (_, body) = ask(Method::GET, "/v1/models/x", "");
+        let expected = r#"{"error":{"message":"the model `x` does not exist","type":"invalid_request_error","param":"model","code":"model_not_found"}}"#;
+        assert_eq!(body, expected);
     }
 }

@@ -1,14 +1,19 @@
 //! Nobody may take more than their share, or keep anybody waiting.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cardan_api::FaultPolicy;
 use cardan_gateway::Limits;
 use http::{Request, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Barrier;
 
-use crate::house::{House, PATIENCE, Reply, Upstream, at, builtin, nobody, read_to_end, scripted, server};
+use crate::house::{
+    House, PATIENCE, Reply, Upstream, at, builtin, nobody, read_request, read_to_end, scripted, server,
+};
 use crate::plugins::{COMPLETE, REQUEST, RESPONSE, completed, on_fault, says, spins, was_completed, watches};
 
 const SHORT: Duration = Duration::from_millis(100);
@@ -209,6 +214,41 @@ async fn connections_are_bounded() {
     assert!(tokio::time::timeout(SHORT, &mut second).await.is_err());
     drop(first);
     assert_eq!(second.await.status, StatusCode::OK);
+}
+
+/// How many connections an upstream sees from two rounds of two requests at once.
+async fn connections_for_two_pairs(idle_max: usize) -> usize {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = at(&[listener.local_addr().unwrap()]);
+    config.startup.idle_connections_per_upstream_max = idle_max;
+    let count = Arc::new(AtomicUsize::new(0));
+    let (counted, both) = (count.clone(), Arc::new(Barrier::new(2)));
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let both = both.clone();
+            tokio::spawn(async move {
+                while !read_request(&mut stream).await.is_empty() {
+                    both.wait().await;
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+                }
+            });
+        }
+    });
+    let house = House::open(config, &[]).await;
+    for _ in 0..2 {
+        tokio::join!(house.get("/"), house.get("/"));
+        // Connections go back into the pool a moment after the client has its answer.
+        tokio::time::sleep(SHORT * 3).await;
+    }
+    count.load(Ordering::Relaxed)
+}
+
+#[tokio::test]
+async fn idle_connections_to_upstreams_are_bounded() {
+    for (idle_max, expected) in [(64, 2), (1, 3), (0, 4)] {
+        assert_eq!(connections_for_two_pairs(idle_max).await, expected, "{idle_max} idle");
+    }
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ use serde_json::json;
 
 use crate::budget::Exhausted;
 use crate::ijson::NotIJson;
-use crate::route::BadPath;
+use crate::path::BadPath;
 
 /// Why an exchange ended without the answer that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -27,20 +27,21 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::Core;
 use crate::answer::{Answer, Settled};
 use crate::body::{Pace, Paced, Source, is_encoded};
 use crate::budget::Share;
+use crate::busy::Busy;
 use crate::completion::{self, Form, Usage};
 use crate::config::AmbiguousBodies;
+use crate::core::Core;
 use crate::error::Problem;
 use crate::headers::{self, NotAField, Provenance, REQUEST_ID, ResponseUse};
 use crate::ijson;
+use crate::path::{host_of, normalise};
 use crate::record::{Entry, Record};
 use crate::reply::ReplyBody;
-use crate::route::{Route, host_of, normalise};
-use crate::server::Busy;
-use crate::upstream::{Draft, DraftBody, hold_request};
+use crate::route::Route;
+use crate::upstream::{Draft, DraftBody, Terms, hold_request};
 
 /// What an upstream called its part of the exchange, since `x-request-id` is what we call it.
 const UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-upstream-request-id");
@@ -225,7 +226,8 @@ impl Exchange {
         }
         entry.upstream = Some(route.group.name.clone());
         let draft = entry.draft(inbound, route, path)?;
-        let response = entry.core.client.send(&route.group, draft, &plan, &mut entry.share).await?;
+        let terms = Terms { limits: &plan.limits, timeouts: &plan.timeouts, share: &mut entry.share };
+        let response = entry.core.client.send(&route.group, draft, terms).await?;
         entry.fetch_copy();
         Answer::of_upstream(response)
     }

@@ -16,11 +16,11 @@ use http::{Method, StatusCode, Uri};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::Core;
 use crate::body::Kept;
 use crate::budget::Share;
+use crate::busy::Busy;
+use crate::core::Core;
 use crate::plan::Plan;
-use crate::server::Busy;
 
 /// The record of an exchange, closed when dropped.
 pub(crate) struct Record(Option<Box<Entry>>);

@@ -29,11 +29,10 @@ use tokio::sync::oneshot;
 use crate::body::{BodyError, Held, Loan, Outgoing, Pace, Paced, Source, Unheld};
 use crate::budget::Share;
 use crate::config::{
-    AmbiguousPaths, Builtin, ConfigError, Kind, Service, Startup, Timeouts, Trust, UpstreamConfig,
+    AmbiguousPaths, Builtin, ConfigError, Kind, Limits, Service, Startup, Timeouts, Trust, UpstreamConfig,
 };
 use crate::error::Problem;
-use crate::plan::Plan;
-use crate::route::normalise;
+use crate::path::normalise;
 
 /// Copies of one service.
 #[derive(Debug)]
@@ -153,6 +152,14 @@ pub(crate) enum DraftBody {
     Client(Source),
 }
 
+/// What sending a request may use up.
+#[derive(Debug)]
+pub(crate) struct Terms<'a> {
+    pub(crate) limits: &'a Limits,
+    pub(crate) timeouts: &'a Timeouts,
+    pub(crate) share: &'a mut Share,
+}
+
 /// What came back from an upstream, to be relayed or held.
 #[derive(Debug)]
 pub(crate) enum UpstreamBody {
@@ -231,20 +238,19 @@ impl Client {
         &self,
         group: &Group,
         draft: Draft,
-        plan: &Plan,
-        share: &mut Share,
+        terms: Terms<'_>,
     ) -> Result<Response<UpstreamBody>, Problem> {
         match &group.service {
-            Resolved::Remote(bases) => self.send_remote(group, bases, draft, &plan.timeouts).await,
+            Resolved::Remote(bases) => self.send_remote(group, bases, draft, terms.timeouts).await,
             Resolved::Builtin(builtin) => {
                 let body = match draft.body {
                     DraftBody::Whole(body) => body,
                     DraftBody::Client(source) => {
-                        hold_request(source, plan.limits.held_request_bytes_max, share).await?
+                        hold_request(source, terms.limits.held_request_bytes_max, terms.share).await?
                     }
                 };
                 let response = builtin::answer(builtin, &draft.method, &draft.path, &body);
-                share.grow(response.body().bytes())?;
+                terms.share.grow(response.body().bytes())?;
                 Ok(response.map(UpstreamBody::Builtin))
             }
         }

@@ -173,7 +173,7 @@ impl Exchange {
                 Progress::Done if entry.normalise_edits()? => continue,
                 Progress::Done => {
                     // Plugins may have made it a request whose body has to be JSON.
-                    inbound.check_shown(entry)?;
+                    inbound.check_shown(entry, &entry.event.request.path)?;
                     return Ok(None);
                 }
                 Progress::NeedsBody => inbound.show(entry).await?,
@@ -212,13 +212,15 @@ impl Exchange {
     }
 
     /// Sends the request, as plugins left it, to the upstream of its route.
-    async fn forward(&mut self, inbound: Inbound) -> Result<Answer, Problem> {
+    async fn forward(&mut self, mut inbound: Inbound) -> Result<Answer, Problem> {
         let entry = &mut *self.record;
         let plan = entry.plan.clone();
         let request = &entry.event.request;
         let route = plan.routes.find(&entry.method, &request.host, &request.path).ok_or(Problem::NoRoute)?;
         entry.route = Some(route.name.clone());
         let path = route.upstream_path(&request.path).into_owned();
+        // What the client's path does not tell, the upstream's may.
+        inbound.check_shown(entry, &path)?;
         if matches!(entry.method, Method::GET | Method::HEAD)
             && let Some(document) = route.group.models_document(&path)
         {
@@ -299,16 +301,16 @@ impl Inbound {
         };
         self.body = RequestBody::Whole(whole.clone());
         entry.event.request.body = Some(whole);
-        self.check_shown(entry)
+        self.check_shown(entry, &entry.event.request.path)
     }
 
-    /// Refuses a body that plugins are shown if others could read it in another way. What plugins have put
-    /// in its place is theirs to answer for.
-    fn check_shown(&mut self, entry: &Entry) -> Result<(), Problem> {
+    /// Refuses a body that plugins are shown if others, at `path`, could read it in another way. What plugins
+    /// have put in its place is theirs to answer for.
+    fn check_shown(&mut self, entry: &Entry, path: &str) -> Result<(), Problem> {
         let request = &entry.event.request;
         let (RequestBody::Whole(read), Some(shown)) = (&self.body, &request.body) else { return Ok(()) };
         let pass = entry.plan.ambiguous_bodies == AmbiguousBodies::PassOn;
-        if pass || self.unambiguous || read != shown || !ijson::is_meant(request) {
+        if pass || self.unambiguous || read != shown || !ijson::is_meant(request, path) {
             return Ok(());
         }
         ijson::check(request, read).map_err(Problem::BodyAmbiguous)?;

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use bytes::Bytes;
 use cardan_api::FaultPolicy;
-use cardan_gateway::{AmbiguousBodies, Config, UpstreamConfig};
+use cardan_gateway::{AmbiguousBodies, Config, PathMatch, UpstreamConfig};
 use cardan_manager::Bindings;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use serde_json::{Value, json};
@@ -438,6 +438,12 @@ async fn json_that_can_be_read_in_two_ways_is_shown_to_nobody() {
     // A plugin cannot be used to turn one into the other.
     let moves = says("move", REQUEST, &edits(json!({ "path": "/v1/chat/completions" })));
     check_body(&moves, ("/any", "text/plain"), TWICE, Some(twice)).await;
+    // Nor can a route.
+    let mut config = mirror().await;
+    config.routes[0].rewrite = Some("/v1/messages".to_owned());
+    config.routes[0].path = PathMatch::Exact("/any".to_owned());
+    let house = House::open(config, &[watches("watch", REQUEST)]).await;
+    assert_eq!(house.post("/any", TWICE).await.json()["error"]["code"], "json_invalid");
     let cures = says("cure", REQUEST, &edits(json!({ "path": "/v1/messages", "body": { "json": {} } })));
     let house = House::open(mirror().await, &[cures]).await;
     assert_eq!(house.post("/any", TWICE).await.json()["body"], "{}");

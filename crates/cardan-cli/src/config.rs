@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use cardan_api::manifest::{Bytes, Milliseconds, PluginEntry, llmproxy};
 use cardan_gateway::{
-    AmbiguousPaths, Builtin, Config, Forwarded, HostMatch, Limits, PathMatch, RouteConfig, Service, Timeouts,
-    UpstreamConfig,
+    AmbiguousBodies, AmbiguousPaths, Builtin, Config, Forwarded, HostMatch, Limits, PathMatch, RouteConfig,
+    Service, Timeouts, UpstreamConfig,
 };
 use cardan_manager::{PluginSpec, resolve_entry, resolve_llmproxy};
 use http::{HeaderName, HeaderValue, Method};
@@ -52,9 +52,13 @@ pub(crate) struct File {
     /// What becomes of the `x-forwarded-*` fields that clients send.
     #[serde(default)]
     forwarded: ForwardedEntry,
-    /// What happens to paths that upstreams may read in two ways.
+    /// What happens to paths that upstreams may read in two ways: with `//`, `\\`, `;`, `%2F`, `%252F`.
     #[serde(default)]
     ambiguous_paths: AmbiguousPathsEntry,
+    /// What happens to JSON that parsers may read in two ways, such as an object with one name twice, where a
+    /// plugin is to be shown it.
+    #[serde(default)]
+    ambiguous_bodies: AmbiguousBodiesEntry,
 }
 
 fn default_listen() -> SocketAddr {
@@ -141,6 +145,8 @@ struct LimitsEntry {
     held_request: Option<Bytes>,
     /// A response body that is held for plugins; 10 MiB unless said otherwise.
     held_response: Option<Bytes>,
+    /// All that is held at once, over all requests; 1 GiB unless said otherwise.
+    held_total: Option<Bytes>,
     /// One event of a stream; 1 MiB unless said otherwise.
     event: Option<Bytes>,
     /// A message's header fields together; 64 KiB unless said otherwise.
@@ -155,6 +161,8 @@ struct LimitsEntry {
 struct TimeoutsEntry {
     /// A client, for a request's head; 30 s unless said otherwise.
     header_read: Option<Milliseconds>,
+    /// A client, for the whole of a request's body; 300 s unless said otherwise.
+    request: Option<Milliseconds>,
     /// An upstream, for connecting; 5 s unless said otherwise.
     connect: Option<Milliseconds>,
     /// An upstream, for the head of its response; 300 s unless said otherwise.
@@ -182,6 +190,16 @@ enum AmbiguousPathsEntry {
     #[default]
     Refuse,
     /// Sent on as they are.
+    PassOn,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum AmbiguousBodiesEntry {
+    /// Answered with 400.
+    #[default]
+    Refuse,
+    /// Shown and sent on as they are.
     PassOn,
 }
 
@@ -255,6 +273,10 @@ impl File {
             ambiguous_paths: match self.ambiguous_paths {
                 AmbiguousPathsEntry::Refuse => AmbiguousPaths::Refuse,
                 AmbiguousPathsEntry::PassOn => AmbiguousPaths::PassOn,
+            },
+            ambiguous_bodies: match self.ambiguous_bodies {
+                AmbiguousBodiesEntry::Refuse => AmbiguousBodies::Refuse,
+                AmbiguousBodiesEntry::PassOn => AmbiguousBodies::PassOn,
             },
             forwarded: match self.forwarded {
                 ForwardedEntry::Replace => Forwarded::Replace,
@@ -388,6 +410,9 @@ impl LimitsEntry {
         if let Some(bytes) = self.held_response {
             limits.held_response_bytes_max = size(bytes);
         }
+        if let Some(bytes) = self.held_total {
+            limits.held_bytes_max = size(bytes);
+        }
         if let Some(bytes) = self.event {
             limits.event_bytes_max = size(bytes);
         }
@@ -405,6 +430,7 @@ impl TimeoutsEntry {
         let timeouts: &mut Timeouts = &mut gateway.timeouts;
         for (entry, timeout) in [
             (self.header_read, &mut timeouts.header_read),
+            (self.request, &mut timeouts.request),
             (self.response_head, &mut timeouts.response_head),
             (self.response_idle, &mut timeouts.response_idle),
             (self.drain, &mut timeouts.drain),

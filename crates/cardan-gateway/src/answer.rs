@@ -5,12 +5,13 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use cardan_api::Fault;
 use cardan_api::http::{Origin, Response as PluginResponse, ResponseEvent};
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Method, Response, StatusCode};
 use http_body::Frame;
 use serde_json::Value;
 
-use crate::body::{self, BodyError, Held, frames};
+use crate::body::{self, BodyError, Held, Unheld, frames};
+use crate::budget::Share;
 use crate::completion::{self, Form, Usage};
 use crate::error::{Problem, Told};
 use crate::headers::{self, NotAField, REPLAYED};
@@ -125,10 +126,14 @@ impl Answer {
     }
 
     /// The body for a plugin to see, or why it cannot be had. Reads it if nobody has yet.
-    pub(crate) async fn show(&mut self, bytes_max: usize) -> Result<Result<Bytes, Fault>, Problem> {
+    pub(crate) async fn show(
+        &mut self,
+        bytes_max: usize,
+        share: &mut Share,
+    ) -> Result<Result<Bytes, Fault>, Problem> {
         if let Shown::Nothing = self.shown {
             let body = std::mem::replace(&mut self.body, AnswerBody::Whole(Bytes::new()));
-            (self.body, self.shown) = self.look(body, bytes_max).await?;
+            (self.body, self.shown) = self.look(body, bytes_max, share).await?;
         }
         Ok(match &self.shown {
             Shown::Bytes(bytes) | Shown::Assembled(bytes) => Ok(bytes.clone()),
@@ -137,31 +142,50 @@ impl Answer {
         })
     }
 
-    async fn look(&self, body: AnswerBody, bytes_max: usize) -> Result<(AnswerBody, Shown), Problem> {
+    async fn look(
+        &self,
+        body: AnswerBody,
+        bytes_max: usize,
+        share: &mut Share,
+    ) -> Result<(AnswerBody, Shown), Problem> {
         let held = match body {
-            AnswerBody::Upstream(body) => body::hold(body, bytes_max).await.map_err(|error| match error {
-                BodyError::Idle => Problem::UpstreamTimeout,
-                BodyError::TooLarge | BodyError::Lost(_) => Problem::UpstreamBroken,
-            })?,
+            AnswerBody::Upstream(body) => {
+                body::hold(body, bytes_max, share).await.map_err(|error| match error {
+                    BodyError::Idle | BodyError::Slow => Problem::UpstreamTimeout,
+                    BodyError::TooLarge | BodyError::Lost(_) => Problem::UpstreamBroken,
+                })?
+            }
             AnswerBody::Held(held) => held,
             AnswerBody::Whole(bytes) => return Ok((AnswerBody::Whole(bytes.clone()), Shown::Bytes(bytes))),
             AnswerBody::Replay(bytes, usage) => {
                 return Ok((AnswerBody::Replay(bytes.clone(), usage), Shown::Bytes(bytes)));
             }
         };
-        let shown = if held.rest.is_some() {
-            Shown::Never(Fault::Host)
-        } else {
-            match body::decode(&self.headers, &held.bytes, bytes_max) {
-                Err(body::Undecodable) => Shown::Never(Fault::Host),
-                Ok(plain) if is_event_stream(&self.headers) => match completion::assemble(&plain) {
-                    Some(completion) => Shown::Assembled(completion.to_string().into()),
-                    None => Shown::Bytes(plain),
-                },
-                Ok(plain) => Shown::Bytes(plain),
-            }
+        let shown = match &held.rest {
+            Some((_, Unheld::TooLong)) => Shown::Never(Fault::Host),
+            Some((_, Unheld::NoRoom)) => Shown::Never(Fault::Busy),
+            None => match self.read(&held.bytes, bytes_max) {
+                // What was made of the bytes takes room beside them.
+                Shown::Bytes(plain) if plain == held.bytes => Shown::Bytes(plain),
+                Shown::Bytes(made) | Shown::Assembled(made) if share.grow(made.len()).is_err() => {
+                    Shown::Never(Fault::Busy)
+                }
+                shown => shown,
+            },
         };
         Ok((AnswerBody::Held(held), shown))
+    }
+
+    /// What plugins are shown of a whole body.
+    fn read(&self, bytes: &Bytes, bytes_max: usize) -> Shown {
+        match body::decode(&self.headers, bytes, bytes_max) {
+            Err(body::Undecodable) => Shown::Never(Fault::Host),
+            Ok(plain) if is_event_stream(&self.headers) => match completion::assemble(&plain) {
+                Some(completion) => Shown::Assembled(completion.to_string().into()),
+                None => Shown::Bytes(plain),
+            },
+            Ok(plain) => Shown::Bytes(plain),
+        }
     }
 
     /// What the client gets: this answer with the edits that plugins have left in `asked`, or as it is
@@ -170,13 +194,14 @@ impl Answer {
         mut self,
         asked: Option<&ResponseEvent>,
         event_bytes_max: usize,
+        share: &mut Share,
     ) -> Result<Settled, Problem> {
         let streamed = is_event_stream(&self.headers) && !body::is_encoded(&self.headers);
         let edited = match asked {
             Some(event) => self.take_edits(event)?,
             None => None,
         };
-        match (edited, self.shown, self.body) {
+        let settled = match (edited, self.shown, self.body) {
             (Some(body), Shown::Assembled(_), _) => replay(self.status, self.headers, &body, Usage::Send),
             (Some(body), _, AnswerBody::Replay(_, usage)) => replay(self.status, self.headers, &body, usage),
             (None, _, AnswerBody::Replay(body, usage)) => replay(self.status, self.headers, &body, usage),
@@ -185,22 +210,28 @@ impl Answer {
                 Ok(whole(self.status, self.headers, body))
             }
             (None, _, AnswerBody::Whole(body)) => Ok(whole(self.status, self.headers, body)),
-            (None, _, AnswerBody::Held(held)) => Ok(Settled {
-                status: self.status,
-                headers: self.headers,
-                queue: frames([held.bytes], held.trailers),
-                rest: held.rest.map(Rest::Bytes),
-            }),
+            (None, _, AnswerBody::Held(held)) => {
+                return Ok(Settled {
+                    status: self.status,
+                    headers: self.headers,
+                    queue: frames([held.bytes], held.trailers),
+                    rest: held.rest.map(|(rest, _)| Rest::Bytes(rest)),
+                });
+            }
             (None, _, AnswerBody::Upstream(body)) => Ok(Settled {
                 status: self.status,
                 headers: self.headers,
                 queue: VecDeque::new(),
                 rest: Some(match streamed {
-                    true => Rest::Events(EventRelay::new(body, event_bytes_max)),
+                    true => Rest::Events(EventRelay::new(body, event_bytes_max, share.sibling())),
                     false => Rest::Bytes(body),
                 }),
             }),
-        }
+        };
+        // What came from plugins or was made here was not counted yet.
+        let settled = settled?;
+        share.grow(settled.queue.iter().filter_map(Frame::data_ref).map(Bytes::len).sum())?;
+        Ok(settled)
     }
 
     /// Takes over status and header fields, and returns the body if it is not the one that was shown.
@@ -229,7 +260,9 @@ impl Answer {
 
 impl From<Told> for Settled {
     fn from(told: Told) -> Self {
-        whole(told.status, HeaderMap::from_iter([(CONTENT_TYPE, JSON)]), told.document)
+        let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, JSON)]);
+        headers.extend(told.retry_after.map(|seconds| (RETRY_AFTER, seconds)));
+        whole(told.status, headers, told.document)
     }
 }
 

@@ -21,11 +21,15 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::budget::{Exhausted, Share};
+
 /// Why a body ended early.
 #[derive(Debug)]
 pub(crate) enum BodyError {
     /// Its sender was silent for too long.
     Idle,
+    /// Its sender took too long over all of it.
+    Slow,
     /// It passed its limit.
     TooLarge,
     /// Its sender broke off.
@@ -36,6 +40,7 @@ impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Idle => "the body's sender was silent for too long",
+            Self::Slow => "the body took too long to arrive",
             Self::TooLarge => "the body is too large",
             Self::Lost(_) => "the body's sender broke off",
         })
@@ -46,16 +51,27 @@ impl std::error::Error for BodyError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Lost(error) => Some(error),
-            Self::Idle | Self::TooLarge => None,
+            Self::Idle | Self::Slow | Self::TooLarge => None,
         }
     }
+}
+
+/// How long a body's sender may keep us waiting.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// Between two pieces.
+    pub(crate) idle: Duration,
+    /// For the whole, from when it is first read. `None`: a response may go on for as long as it likes.
+    pub(crate) whole: Option<Duration>,
 }
 
 /// A body from the network whose sender may neither fall silent nor go on for ever.
 #[derive(Debug)]
 pub(crate) struct Paced {
     body: Incoming,
-    idle: Duration,
+    pace: Pace,
+    /// When the whole has to be there, once it is being read.
+    due: Option<Instant>,
     /// Bytes that may still come.
     left: u64,
     /// Runs while we wait for the sender, and only then.
@@ -64,21 +80,27 @@ pub(crate) struct Paced {
 }
 
 impl Paced {
-    pub(crate) fn new(body: Incoming, idle: Duration, bytes_max: u64) -> Self {
-        Self { body, idle, left: bytes_max, alarm: None, waiting: false }
+    pub(crate) fn new(body: Incoming, pace: Pace, bytes_max: u64) -> Self {
+        Self { body, pace, due: None, left: bytes_max, alarm: None, waiting: false }
     }
 
-    fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
-        let idle = self.idle;
+    /// Why there is no use in waiting any longer.
+    fn overdue(&mut self, cx: &mut Context<'_>) -> Option<BodyError> {
         if !self.waiting {
             self.waiting = true;
-            let deadline = Instant::now() + idle;
+            let idle = Instant::now() + self.pace.idle;
+            let deadline = self.due.map_or(idle, |due| due.min(idle));
             match &mut self.alarm {
                 Some(alarm) => alarm.as_mut().reset(deadline),
                 None => self.alarm = Some(Box::pin(sleep_until(deadline))),
             }
         }
-        self.alarm.as_mut().is_some_and(|alarm| alarm.as_mut().poll(cx).is_ready())
+        let rang = self.alarm.as_mut().is_some_and(|alarm| alarm.as_mut().poll(cx).is_ready());
+        rang.then(|| if self.is_due() { BodyError::Slow } else { BodyError::Idle })
+    }
+
+    fn is_due(&self) -> bool {
+        self.due.is_some_and(|due| due <= Instant::now())
     }
 }
 
@@ -90,15 +112,22 @@ impl Body for Paced {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let (None, Some(whole)) = (self.due, self.pace.whole) {
+            self.due = Some(Instant::now() + whole);
+        }
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         let Poll::Ready(frame) = polled else {
-            return match self.is_overdue(cx) {
-                true => Poll::Ready(Some(Err(BodyError::Idle))),
-                false => Poll::Pending,
+            return match self.overdue(cx) {
+                Some(error) => Poll::Ready(Some(Err(error))),
+                None => Poll::Pending,
             };
         };
         self.waiting = false;
         Poll::Ready(frame.map(|frame| {
+            // A sender that trickles may always have a byte ready.
+            if self.is_due() {
+                return Err(BodyError::Slow);
+            }
             let frame = frame.map_err(BodyError::Lost)?;
             let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
             self.left = self.left.checked_sub(bytes).ok_or(BodyError::TooLarge)?;
@@ -120,23 +149,33 @@ impl Body for Paced {
 pub(crate) struct Held<B> {
     pub(crate) bytes: Bytes,
     pub(crate) trailers: Option<HeaderMap>,
-    pub(crate) rest: Option<B>,
+    pub(crate) rest: Option<(B, Unheld)>,
 }
 
-/// Reads a body to its end, or to the frame that takes it beyond `bytes_max`.
-pub(crate) async fn hold<B>(mut body: B, bytes_max: usize) -> Result<Held<B>, BodyError>
+/// Why a body is not held to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unheld {
+    TooLong,
+    /// What all exchanges hold together is as much as may be.
+    NoRoom,
+}
+
+/// Reads a body to its end, or to the frame that takes it beyond `bytes_max` or what `share` can take.
+pub(crate) async fn hold<B>(mut body: B, bytes_max: usize, share: &mut Share) -> Result<Held<B>, BodyError>
 where
     B: Body<Data = Bytes, Error = BodyError> + Unpin,
 {
     // Announced to be too long: then nobody need wait for it.
     if body.size_hint().lower() > bytes_max as u64 {
-        return Ok(Held { bytes: Bytes::new(), trailers: None, rest: Some(body) });
+        return Ok(Held { bytes: Bytes::new(), trailers: None, rest: Some((body, Unheld::TooLong)) });
     }
     let mut held = BytesMut::new();
     let mut only: Option<Bytes> = None;
     let mut trailers = None;
     while let Some(frame) = body.frame().await {
-        match frame?.into_data() {
+        let frame = frame?;
+        let room = share.grow(frame.data_ref().map_or(0, Bytes::len));
+        match frame.into_data() {
             // Small bodies are one frame, which need not be copied.
             Ok(data) if only.is_none() && held.is_empty() => only = Some(data),
             Ok(data) => {
@@ -147,10 +186,13 @@ where
             }
             Err(frame) => trailers = frame.into_trailers().ok(),
         }
-        if only.as_ref().map_or(held.len(), Bytes::len) > bytes_max {
-            let bytes = only.unwrap_or_else(|| held.freeze());
-            return Ok(Held { bytes, trailers, rest: Some(body) });
-        }
+        let unheld = match room {
+            Err(Exhausted) => Unheld::NoRoom,
+            Ok(()) if only.as_ref().map_or(held.len(), Bytes::len) > bytes_max => Unheld::TooLong,
+            Ok(()) => continue,
+        };
+        let bytes = only.unwrap_or_else(|| held.freeze());
+        return Ok(Held { bytes, trailers, rest: Some((body, unheld)) });
     }
     Ok(Held { bytes: only.unwrap_or_else(|| held.freeze()), trailers, rest: None })
 }
@@ -166,7 +208,15 @@ pub(crate) struct Source {
 struct Copy {
     bytes: BytesMut,
     bytes_max: usize,
-    ready: oneshot::Sender<Bytes>,
+    share: Share,
+    ready: oneshot::Sender<Kept>,
+}
+
+/// A copy of a body that has passed.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) bytes: Bytes,
+    pub(crate) share: Share,
 }
 
 impl Source {
@@ -174,11 +224,11 @@ impl Source {
         Self { body, copy: None }
     }
 
-    /// Keeps a copy of what passes, unless it is more than `bytes_max`. It can be had once the body
-    /// has passed to its end.
-    pub(crate) fn keep_copy(&mut self, bytes_max: usize) -> oneshot::Receiver<Bytes> {
+    /// Keeps a copy of what passes, unless it is more than `bytes_max` or `share` can take. It can be had
+    /// once the body has passed to its end.
+    pub(crate) fn keep_copy(&mut self, bytes_max: usize, share: Share) -> oneshot::Receiver<Kept> {
         let (ready, copy) = oneshot::channel();
-        self.copy = Some(Copy { bytes: BytesMut::new(), bytes_max, ready });
+        self.copy = Some(Copy { bytes: BytesMut::new(), bytes_max, share, ready });
         copy
     }
 
@@ -187,14 +237,15 @@ impl Source {
         self.body.size_hint().lower()
     }
 
-    /// Reads the body to its end, or beyond `bytes_max`.
-    pub(crate) async fn hold(self, bytes_max: usize) -> Result<Held<Paced>, BodyError> {
-        let held = hold(self.body, bytes_max).await?;
-        if let (Some(copy), None) = (self.copy, &held.rest)
+    /// Reads the body to its end, or beyond `bytes_max` or what `share` can take.
+    pub(crate) async fn hold(self, bytes_max: usize, share: &mut Share) -> Result<Held<Paced>, BodyError> {
+        let held = hold(self.body, bytes_max, share).await?;
+        if let (Some(mut copy), None) = (self.copy, &held.rest)
             && held.bytes.len() <= copy.bytes_max
+            && copy.share.grow(held.bytes.len()).is_ok()
         {
             // Nobody may be left to take it.
-            let _ = copy.ready.send(held.bytes.clone());
+            let _ = copy.ready.send(Kept { bytes: held.bytes.clone(), share: copy.share });
         }
         Ok(held)
     }
@@ -204,12 +255,13 @@ impl Source {
         let Some(mut copy) = self.copy.take() else { return };
         match data {
             Some(data) if copy.bytes.len() + data.len() > copy.bytes_max => return,
+            Some(data) if copy.share.grow(data.len()).is_err() => return,
             Some(data) => copy.bytes.extend_from_slice(data),
             None => {}
         }
         if ended || data.is_none() {
             // Nobody may be left to take it.
-            let _ = copy.ready.send(copy.bytes.freeze());
+            let _ = copy.ready.send(Kept { bytes: copy.bytes.freeze(), share: copy.share });
         } else {
             self.copy = Some(copy);
         }

@@ -1,18 +1,65 @@
-//! Chat completions in their two forms: one object, or a stream of chunks.
+//! Completions in their two forms: one object, or a stream of chunks.
 //!
 //! A plugin that judges an answer must see the same document whether the client streams or not, and
 //! what it leaves behind must reach the client in the form the client asked for. [`assemble`] and
 //! [`replay`] are inverse to each other on what `replay` writes; both are pure.
+//!
+//! Chat and text completions are read by their shape, as clients read them: what matters is whether choices
+//! have a `delta` or a `text`, not what `object` says. Streams hold other events too: pings, errors, what
+//! a provider adds. They are shown in the member [`OTHER_EVENTS`] of the completion, so that no text gets
+//! past a plugin's eyes, and a completion that is streamed anew has them after its choices and before its
+//! usage: nothing is lost but their place, comments, and the `id` and `retry` fields of events. A plugin that
+//! leaves the member out has taken them out.
 
-use std::collections::BTreeMap;
+mod assembly;
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::sse;
 
-/// More choices or tool calls than this are nobody's answer; such a stream is shown as text.
-const ENTRIES_MAX: usize = 1024;
+pub(crate) use self::assembly::assemble;
+
+/// The member of an assembled completion that lists the events of its stream that are no chunks. Each has
+/// `event` if it was named, and `json` or `text`.
+const OTHER_EVENTS: &str = "cardan_events";
+
+/// The two APIs that answer with completions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Chat,
+    Text,
+}
+
+impl Kind {
+    /// What `object` says of a whole completion.
+    fn whole(self) -> &'static str {
+        match self {
+            Self::Chat => "chat.completion",
+            Self::Text => "text_completion",
+        }
+    }
+
+    /// What `object` says of a chunk.
+    fn streamed(self) -> &'static str {
+        match self {
+            Self::Chat => "chat.completion.chunk",
+            Self::Text => "text_completion",
+        }
+    }
+
+    /// What these choices of a whole completion are, if they are all of one kind.
+    fn of_choices(choices: &[Value]) -> Option<Self> {
+        let all =
+            |key: &str, is: fn(&Value) -> bool| choices.iter().all(|choice| choice.get(key).is_some_and(is));
+        match choices {
+            [] => None,
+            _ if all("message", Value::is_object) => Some(Self::Chat),
+            _ if all("text", Value::is_string) => Some(Self::Text),
+            _ => None,
+        }
+    }
+}
 
 /// Whether a replayed stream ends with a chunk that carries the completion's `usage`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,39 +89,28 @@ impl Form {
     }
 }
 
-/// Whether a document is a chat completion.
+/// Whether a document is a completion.
 pub(crate) fn is_completion(document: &[u8]) -> bool {
     // A first look spares most documents the parse.
     document.trim_ascii_start().starts_with(b"{")
         && serde_json::from_slice(document).is_ok_and(|value: Value| replay(&value, Usage::Omit).is_some())
 }
 
-/// The completion that a stream of `chat.completion.chunk` events adds up to, or `None` if anything
-/// in the stream is something else: such a stream has to be shown as it is.
-pub(crate) fn assemble(stream: &[u8]) -> Option<Value> {
-    let mut assembly = Assembly::default();
-    for event in sse::split_all(stream) {
-        if let Some(data) = sse::data(&event) {
-            assembly.push(&data)?;
-        }
-    }
-    assembly.finish()
-}
-
 /// The events of a completion: per choice its role, its content and its end, then `[DONE]`. `None`
-/// if this is not a chat completion.
+/// if this is not a completion.
 pub(crate) fn replay(completion: &Value, usage: Usage) -> Option<Vec<Bytes>> {
     let completion = completion.as_object()?;
-    let choices = completion.get("choices")?.as_array().filter(|choices| !choices.is_empty())?;
+    let choices = completion.get("choices")?.as_array()?;
+    let kind = Kind::of_choices(choices)?;
     let mut common = Map::new();
     for (key, value) in completion {
         match key.as_str() {
-            "object" => _ = common.insert(key.clone(), json!("chat.completion.chunk")),
-            "choices" | "usage" => {}
+            "object" => _ = common.insert(key.clone(), json!(kind.streamed())),
+            "choices" | "usage" | OTHER_EVENTS => {}
             _ => _ = common.insert(key.clone(), value.clone()),
         }
     }
-    common.entry("object").or_insert_with(|| json!("chat.completion.chunk"));
+    common.entry("object").or_insert_with(|| json!(kind.streamed()));
     let chunk = |choices: Value| {
         let mut chunk = common.clone();
         chunk.insert("choices".to_owned(), choices);
@@ -83,9 +119,16 @@ pub(crate) fn replay(completion: &Value, usage: Usage) -> Option<Vec<Bytes>> {
 
     let mut events = Vec::new();
     for (position, choice) in choices.iter().enumerate() {
-        for choice in chunk_choices(position, choice.as_object()?)? {
+        let choices = match kind {
+            Kind::Chat => chat_choices(position, choice.as_object()?)?,
+            Kind::Text => text_choices(position, choice.as_object()?)?,
+        };
+        for choice in choices {
             events.push(sse::event(&Value::Object(chunk(json!([choice])))));
         }
+    }
+    if let Some(others) = completion.get(OTHER_EVENTS) {
+        events.extend(other_events(others)?);
     }
     if let (Usage::Send, Some(usage)) = (usage, completion.get("usage").filter(|usage| !usage.is_null())) {
         let mut last = chunk(json!([]));
@@ -96,8 +139,53 @@ pub(crate) fn replay(completion: &Value, usage: Usage) -> Option<Vec<Bytes>> {
     Some(events)
 }
 
-/// One choice of a completion as the choices of consecutive chunks.
-fn chunk_choices(position: usize, choice: &Map<String, Value>) -> Option<Vec<Value>> {
+/// What [`OTHER_EVENTS`] lists, as events again. `None` if a plugin has made something else of it.
+fn other_events(others: &Value) -> Option<Vec<Bytes>> {
+    let other = |other: &Value| {
+        let name = other.get("event").map(Value::as_str);
+        let name = match name {
+            None => None,
+            Some(Some(name)) if !name.contains(['\n', '\r', '\0']) => Some(name),
+            Some(_) => return None,
+        };
+        match (other.get("json"), other.get("text").map(Value::as_str)) {
+            (Some(json), None) => Some(sse::named_event(name, &json.to_string())),
+            (None, Some(Some(text))) => Some(sse::named_event(name, text)),
+            _ => None,
+        }
+    };
+    others.as_array()?.iter().map(other).collect()
+}
+
+/// One choice of a text completion as the choices of consecutive chunks.
+fn text_choices(position: usize, choice: &Map<String, Value>) -> Option<Vec<Value>> {
+    let index = choice.get("index").cloned().unwrap_or_else(|| json!(position));
+    let text = choice.get("text")?.as_str()?;
+    let piece = |text: &str| {
+        let mut piece = Map::new();
+        piece.insert("index".to_owned(), index.clone());
+        piece.insert("text".to_owned(), json!(text));
+        piece.insert("finish_reason".to_owned(), Value::Null);
+        piece
+    };
+    let mut pieces = vec![piece(text)];
+    if !text.is_empty() {
+        pieces.push(piece(""));
+    }
+    for (key, value) in choice {
+        let carrier = match key.as_str() {
+            "index" | "text" => continue,
+            // They belong to the text.
+            "logprobs" => pieces.first_mut()?,
+            _ => pieces.last_mut()?,
+        };
+        carrier.insert(key.clone(), value.clone());
+    }
+    Some(pieces.into_iter().map(Value::Object).collect())
+}
+
+/// One choice of a chat completion as the choices of consecutive chunks.
+fn chat_choices(position: usize, choice: &Map<String, Value>) -> Option<Vec<Value>> {
     let index = choice.get("index").cloned().unwrap_or_else(|| json!(position));
     let message = choice.get("message")?.as_object()?;
     let mut first = Map::new();
@@ -167,172 +255,6 @@ fn numbered(calls: &[Value]) -> Option<Value> {
 
 fn has_text(choice: &Map<String, Value>) -> bool {
     choice["delta"]["content"].as_str().is_some_and(|content| !content.is_empty())
-}
-
-/// What has been seen of a stream.
-#[derive(Default)]
-struct Assembly {
-    /// Everything but choices: `id`, `created`, `model`, `usage`, whatever a provider adds.
-    head: Map<String, Value>,
-    choices: BTreeMap<u64, Choice>,
-    done: bool,
-}
-
-#[derive(Default)]
-struct Choice {
-    message: Map<String, Value>,
-    tool_calls: BTreeMap<u64, Map<String, Value>>,
-    has_tool_calls: bool,
-    /// `finish_reason`, `logprobs`, whatever a provider adds.
-    rest: Map<String, Value>,
-}
-
-impl Assembly {
-    fn push(&mut self, data: &[u8]) -> Option<()> {
-        // A client might read on after the end, so what follows it must be seen too.
-        if self.done {
-            return None;
-        }
-        if data.trim_ascii() == b"[DONE]" {
-            self.done = true;
-            return Some(());
-        }
-        let Ok(Value::Object(mut chunk)) = serde_json::from_slice(data) else { return None };
-        // Azure opens with an event whose strings are all empty.
-        let object = chunk.shift_remove("object").unwrap_or_default();
-        if !object.is_null() && object != "chat.completion.chunk" && object != "" {
-            return None;
-        }
-        let Some(Value::Array(choices)) = chunk.shift_remove("choices") else { return None };
-        for choice in choices {
-            self.push_choice(choice)?;
-        }
-        for (key, value) in chunk {
-            let keep = match key.as_str() {
-                "id" | "created" | "model" => self.head.get(&key).is_some_and(|have| !is_blank(have)),
-                _ => value.is_null() && self.head.contains_key(&key),
-            };
-            if !keep {
-                self.head.insert(key, value);
-            }
-        }
-        Some(())
-    }
-
-    fn push_choice(&mut self, choice: Value) -> Option<()> {
-        let Value::Object(mut choice) = choice else { return None };
-        let index = choice.shift_remove("index").map_or(Some(0), |index| index.as_u64())?;
-        let Some(Value::Object(mut delta)) = choice.shift_remove("delta") else { return None };
-        let target = self.choices.entry(index).or_default();
-        match delta.shift_remove("tool_calls") {
-            Some(Value::Array(calls)) => {
-                target.has_tool_calls = true;
-                for call in calls {
-                    target.push_tool_call(call)?;
-                }
-            }
-            Some(Value::Null) | None => {}
-            Some(_) => return None,
-        }
-        if let Some(role) = delta.shift_remove("role")
-            && target.message.get("role").is_none_or(Value::is_null)
-        {
-            target.message.insert("role".to_owned(), role);
-        }
-        merge_objects(&mut target.message, delta);
-        if let Some(reason) = choice.shift_remove("finish_reason").filter(|reason| !reason.is_null()) {
-            target.rest.insert("finish_reason".to_owned(), reason);
-        }
-        if let Some(logprobs) = choice.shift_remove("logprobs") {
-            merge(target.rest.entry("logprobs").or_insert(Value::Null), logprobs);
-        }
-        for (key, value) in choice {
-            if !value.is_null() || !target.rest.contains_key(&key) {
-                target.rest.insert(key, value);
-            }
-        }
-        (self.choices.len() <= ENTRIES_MAX).then_some(())
-    }
-
-    fn finish(self) -> Option<Value> {
-        if self.choices.is_empty() {
-            return None;
-        }
-        let mut completion = Map::new();
-        let mut head = self.head;
-        for key in ["id", "object", "created", "model"] {
-            match key {
-                "object" => _ = completion.insert(key.to_owned(), json!("chat.completion")),
-                _ => completion.extend(head.shift_remove_entry(key)),
-            }
-        }
-        let usage = head.shift_remove("usage").filter(|usage| !usage.is_null());
-        completion.extend(head);
-        let choices = self.choices.into_iter().map(|(index, choice)| choice.finish(index)).collect();
-        completion.insert("choices".to_owned(), Value::Array(choices));
-        completion.extend(usage.map(|usage| ("usage".to_owned(), usage)));
-        Some(Value::Object(completion))
-    }
-}
-
-impl Choice {
-    fn push_tool_call(&mut self, call: Value) -> Option<()> {
-        let Value::Object(mut call) = call else { return None };
-        // Some providers leave the index out and send each call whole.
-        let next = self.tool_calls.keys().next_back().map_or(0, |last| last + 1);
-        let index = call.shift_remove("index").map_or(Some(next), |index| index.as_u64())?;
-        let target = self.tool_calls.entry(index).or_default();
-        for key in ["id", "type"] {
-            if target.get(key).is_some_and(|have| !is_blank(have)) {
-                call.shift_remove(key);
-            }
-        }
-        merge_objects(target, call);
-        (self.tool_calls.len() <= ENTRIES_MAX).then_some(())
-    }
-
-    fn finish(self, index: u64) -> Value {
-        let mut message = Map::new();
-        let mut seen = self.message;
-        let role = seen.shift_remove("role").filter(|role| !role.is_null());
-        message.insert("role".to_owned(), role.unwrap_or_else(|| json!("assistant")));
-        message.insert("content".to_owned(), seen.shift_remove("content").unwrap_or_default());
-        message.extend(seen);
-        if self.has_tool_calls {
-            let calls = self.tool_calls.into_values().map(Value::Object).collect();
-            message.insert("tool_calls".to_owned(), Value::Array(calls));
-        }
-        let mut rest = self.rest;
-        let finish_reason = rest.shift_remove("finish_reason").unwrap_or_default();
-        let mut choice = Map::new();
-        choice.insert("index".to_owned(), json!(index));
-        choice.insert("message".to_owned(), Value::Object(message));
-        choice.extend(rest);
-        choice.insert("finish_reason".to_owned(), finish_reason);
-        Value::Object(choice)
-    }
-}
-
-/// Adds a delta to what is there: text and lists grow, objects merge, anything else is replaced.
-/// Fields nobody knows grow too, so that no text a provider invents escapes a plugin's eyes.
-fn merge(into: &mut Value, from: Value) {
-    match (into, from) {
-        (_, Value::Null) => {}
-        (Value::String(have), Value::String(more)) => have.push_str(&more),
-        (Value::Array(have), Value::Array(more)) => have.extend(more),
-        (Value::Object(have), Value::Object(more)) => merge_objects(have, more),
-        (have, value) => *have = value,
-    }
-}
-
-fn merge_objects(into: &mut Map<String, Value>, from: Map<String, Value>) {
-    for (key, value) in from {
-        merge(into.entry(key).or_insert(Value::Null), value);
-    }
-}
-
-fn is_blank(value: &Value) -> bool {
-    value.is_null() || value == "" || value == 0
 }
 
 #[cfg(test)]

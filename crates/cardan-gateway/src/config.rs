@@ -23,6 +23,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// What happens to paths that two programs may read in two ways.
     pub ambiguous_paths: AmbiguousPaths,
+    /// What happens to JSON that two programs may read in two ways, where a plugin is to be shown it.
+    pub ambiguous_bodies: AmbiguousBodies,
     /// Whether to believe what clients say in `x-forwarded-*`.
     pub forwarded: Forwarded,
     /// The request header that names a session for plugins (LLMProxy's `session_id`).
@@ -40,6 +42,7 @@ impl Default for Config {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             ambiguous_paths: AmbiguousPaths::Refuse,
+            ambiguous_bodies: AmbiguousBodies::Refuse,
             forwarded: Forwarded::Replace,
             session_header: Some(HeaderName::from_static("x-session-id")),
             startup: Startup::default(),
@@ -192,6 +195,10 @@ pub struct Limits {
     pub held_request_bytes_max: usize,
     /// A response body that is held for plugins, as sent and as decoded.
     pub held_response_bytes_max: usize,
+    /// All that is held at once, over all exchanges: bodies of requests and responses, copies, and streams
+    /// that were made from whole answers. What finds no room is answered with 503 or, where a plugin was to
+    /// be shown a response, is the fault `busy`.
+    pub held_bytes_max: usize,
     /// One event of a relayed stream; a longer one is passed on in pieces.
     pub event_bytes_max: usize,
     /// Requests at once on one HTTP/2 connection.
@@ -206,6 +213,7 @@ impl Default for Limits {
             request_body_bytes_max: 1 << 30,
             held_request_bytes_max: 10 << 20,
             held_response_bytes_max: 10 << 20,
+            held_bytes_max: 1 << 30,
             event_bytes_max: 1 << 20,
             streams_per_connection_max: 128,
             background_max: 1_000,
@@ -220,6 +228,8 @@ pub struct Timeouts {
     pub header_read: Duration,
     /// A client, between two pieces of a request body.
     pub request_idle: Duration,
+    /// A client, from when its request body is first read to the end of it, however steadily it comes.
+    pub request: Duration,
     /// A client, before it takes more of a response.
     pub send_stall: Duration,
     /// A connection on which nothing is asked.
@@ -237,6 +247,7 @@ impl Default for Timeouts {
         Self {
             header_read: Duration::from_secs(30),
             request_idle: Duration::from_secs(60),
+            request: Duration::from_secs(300),
             send_stall: Duration::from_secs(60),
             connection_idle: Duration::from_secs(120),
             // Models may think for minutes before their first word.
@@ -247,14 +258,27 @@ impl Default for Timeouts {
     }
 }
 
-/// Paths with empty segments, encoded slashes, backslashes or encoded NUL. Upstreams disagree about
-/// them, so a plugin bound to `/v1/chat/completions` could be passed by as `/v1//chat/completions`.
+/// Paths with empty segments, encoded slashes, backslashes, semicolons, encoded NUL, or what is
+/// percent-encoded twice. Upstreams disagree about them, so a plugin bound to `/v1/chat/completions`
+/// could be passed by as `/v1//chat/completions` or `/v1/chat/completions;x`.
 /// Dot segments are refused and needless percent-encoding is undone in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AmbiguousPaths {
     /// 400.
     Refuse,
     /// Sent on as they are, for upstreams that need them, such as object stores.
+    PassOn,
+}
+
+/// Request bodies that are meant to be JSON, by their media type or as a `POST` to an endpoint of an LLM
+/// API, and that parsers read in several ways or not at all: repeated names, a byte order mark, other
+/// encodings than UTF-8, anything before or after the document. A guard could be shown one `messages`
+/// and the upstream obey another. A body that no plugin is shown is not looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AmbiguousBodies {
+    /// 400, before any plugin is shown the body.
+    Refuse,
+    /// Shown and sent on as they are.
     PassOn,
 }
 

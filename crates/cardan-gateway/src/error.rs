@@ -1,8 +1,14 @@
 //! What clients are told when an exchange does not go as they asked.
 //!
 //! Every text a client can see is written here by hand, in the error shape of OpenAI's API, which
-//! clients of LLM gateways already read. A cause inside the house (an address, a guest's message, an
+//! clients of LLM gateways already read. (What is wrong with a client's own JSON is told in the parser's
+//! words.) A cause inside the house (an address, a guest's message, an
 //! I/O error) goes to the log under the request id that the response carries.
+//!
+//! Bytes that are no HTTP request, or a head beyond its limits, never become an exchange: hyper answers
+//! them itself, with 400, 414 or 431, an empty body and the end of the connection, and has no way to be told
+//! otherwise (as of 1.12: `Server::on_error` in its `proto/h1/role.rs`). On HTTP/2 they end the stream or the
+//! connection.
 //!
 //! A plugin that could not be asked, where its binding says that this stops the exchange, is 503 with the
 //! fault as code, at every hook: the request is not to blame, and trying again may help.
@@ -12,10 +18,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cardan_api::http::Refusal;
 use cardan_api::{Fault, Phase};
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use serde_json::json;
 
-use crate::route::BadPath;
+use crate::budget::Exhausted;
+use crate::ijson::NotIJson;
+use crate::path::BadPath;
 
 /// Why an exchange ended without the answer that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +38,10 @@ pub(crate) enum Problem {
     BodyTooLarge(Option<u64>),
     /// A plugin, or the built-in service, has to read a compressed body.
     BodyEncoded,
+    /// A plugin has to read a body that two programs could read in two ways.
+    BodyAmbiguous(NotIJson),
+    /// Everything together that is held takes up what it may.
+    Overloaded,
     BodyTimeout,
     BodyBroken,
     /// No copy of the upstream accepted a connection.
@@ -52,11 +64,19 @@ pub(crate) enum Problem {
     Unsendable,
 }
 
+impl From<Exhausted> for Problem {
+    fn from(Exhausted: Exhausted) -> Self {
+        Self::Overloaded
+    }
+}
+
 /// An error document and its status.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Told {
     pub(crate) status: StatusCode,
     pub(crate) document: Bytes,
+    /// For trouble that passes by itself.
+    pub(crate) retry_after: Option<HeaderValue>,
 }
 
 impl Problem {
@@ -70,6 +90,8 @@ impl Problem {
             Self::NoRoute => "route_not_found",
             Self::BodyTooLarge(_) => "request_too_large",
             Self::BodyEncoded => "content_encoding_unsupported",
+            Self::BodyAmbiguous(_) => "json_invalid",
+            Self::Overloaded => "overloaded",
             Self::BodyTimeout => "request_timeout",
             Self::BodyBroken => "request_incomplete",
             Self::Unreachable => "upstream_unreachable",
@@ -92,7 +114,9 @@ impl Problem {
             Self::BadPath(BadPath::Ambiguous) => (
                 400,
                 INVALID,
-                "the request path may not contain empty segments, backslashes or encoded slashes".to_owned(),
+                "the request path may not contain empty segments, backslashes, semicolons, encoded slashes or \
+                 anything percent-encoded twice"
+                    .to_owned(),
             ),
             Self::MethodUnsupported => (405, INVALID, "this method is not supported here".to_owned()),
             Self::NoRoute => {
@@ -110,6 +134,18 @@ impl Problem {
                 415,
                 INVALID,
                 "this request body has to be read here; send it without content-encoding".to_owned(),
+            ),
+            Self::BodyAmbiguous(why) => (
+                400,
+                INVALID,
+                format!(
+                    "the request body must be one JSON document in UTF-8 in which no object has a name twice: {why}"
+                ),
+            ),
+            Self::Overloaded => (
+                503,
+                SERVER,
+                "too many messages are being held here at this moment; try again later".to_owned(),
             ),
             Self::BodyTimeout => (408, INVALID, "the request body did not arrive in time".to_owned()),
             Self::BodyBroken => (400, INVALID, "the request body could not be read to its end".to_owned()),
@@ -144,11 +180,13 @@ impl Problem {
         Told {
             status: StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN),
             document: document.to_string().into(),
+            retry_after: (*self == Self::Overloaded).then_some(HeaderValue::from_static("1")),
         }
     }
 }
 
 const INVALID: &str = "invalid_request_error";
+const SERVER: &str = "server_error";
 const UPSTREAM: &str = "upstream_error";
 const PLUGIN: &str = "plugin_unavailable";
 

@@ -27,17 +27,21 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::Core;
 use crate::answer::{Answer, Settled};
-use crate::body::{Paced, Source, is_encoded};
+use crate::body::{Pace, Paced, Source, is_encoded};
+use crate::budget::Share;
+use crate::busy::Busy;
 use crate::completion::{self, Form, Usage};
+use crate::config::AmbiguousBodies;
+use crate::core::Core;
 use crate::error::Problem;
 use crate::headers::{self, NotAField, Provenance, REQUEST_ID, ResponseUse};
+use crate::ijson;
+use crate::path::{host_of, normalise};
 use crate::record::{Entry, Record};
 use crate::reply::ReplyBody;
-use crate::route::{Route, host_of, normalise};
-use crate::server::Busy;
-use crate::upstream::{Draft, DraftBody, hold_request};
+use crate::route::Route;
+use crate::upstream::{Draft, DraftBody, Terms, hold_request};
 
 /// What an upstream called its part of the exchange, since `x-request-id` is what we call it.
 const UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-upstream-request-id");
@@ -71,6 +75,8 @@ struct Inbound {
     /// As the client wrote it, port included.
     authority: Result<String, Problem>,
     body: RequestBody,
+    /// Whether everybody reads the body alike, so far as that is asked for.
+    unambiguous: bool,
 }
 
 enum RequestBody {
@@ -98,10 +104,11 @@ impl Exchange {
         let body = if body.is_end_stream() {
             RequestBody::Whole(Bytes::new())
         } else {
-            let (idle, bytes_max) = (plan.timeouts.request_idle, plan.limits.request_body_bytes_max);
-            RequestBody::Unread(Source::new(Paced::new(body, idle, bytes_max)))
+            let pace = Pace { idle: plan.timeouts.request_idle, whole: Some(plan.timeouts.request) };
+            RequestBody::Unread(Source::new(Paced::new(body, pace, plan.limits.request_body_bytes_max)))
         };
         let record = Record::new(Entry {
+            share: Share::of(core.held.clone(), plan.limits.held_bytes_max),
             core,
             plan,
             visit,
@@ -121,7 +128,7 @@ impl Exchange {
             problem: None,
             _busy: busy,
         });
-        (Self { record }, Inbound { headers: head.headers, authority, body })
+        (Self { record }, Inbound { headers: head.headers, authority, body, unambiguous: false })
     }
 
     async fn walk(&mut self, mut inbound: Inbound) -> Result<Settled, Problem> {
@@ -162,7 +169,13 @@ impl Exchange {
         let mut chain = entry.visit.chain::<HttpRequest>(&entry.event.request);
         loop {
             match entry.visit.ask(&mut chain, &mut entry.event.request).await {
-                Progress::Done => return Ok(None),
+                // A path that was edited is brought to its one form, for which others may have to be asked.
+                Progress::Done if entry.normalise_edits()? => continue,
+                Progress::Done => {
+                    // Plugins may have made it a request whose body has to be JSON.
+                    inbound.check_shown(entry, &entry.event.request.path)?;
+                    return Ok(None);
+                }
                 Progress::NeedsBody => inbound.show(entry).await?,
                 Progress::Stopped(stop) => {
                     let response = self.stopped(stop)?;
@@ -199,17 +212,15 @@ impl Exchange {
     }
 
     /// Sends the request, as plugins left it, to the upstream of its route.
-    async fn forward(&mut self, inbound: Inbound) -> Result<Answer, Problem> {
+    async fn forward(&mut self, mut inbound: Inbound) -> Result<Answer, Problem> {
         let entry = &mut *self.record;
         let plan = entry.plan.clone();
-        if entry.observed {
-            let path = normalise(&entry.event.request.path, plan.ambiguous_paths);
-            entry.event.request.path = path.map_err(|_| Problem::Unsendable)?.into_owned();
-        }
         let request = &entry.event.request;
         let route = plan.routes.find(&entry.method, &request.host, &request.path).ok_or(Problem::NoRoute)?;
         entry.route = Some(route.name.clone());
         let path = route.upstream_path(&request.path).into_owned();
+        // What the client's path does not tell, the upstream's may.
+        inbound.check_shown(entry, &path)?;
         if matches!(entry.method, Method::GET | Method::HEAD)
             && let Some(document) = route.group.models_document(&path)
         {
@@ -217,7 +228,8 @@ impl Exchange {
         }
         entry.upstream = Some(route.group.name.clone());
         let draft = entry.draft(inbound, route, path)?;
-        let response = entry.core.client.send(&route.group, draft, &plan.limits, &plan.timeouts).await?;
+        let terms = Terms { limits: &plan.limits, timeouts: &plan.timeouts, share: &mut entry.share };
+        let response = entry.core.client.send(&route.group, draft, terms).await?;
         entry.fetch_copy();
         Answer::of_upstream(response)
     }
@@ -226,16 +238,17 @@ impl Exchange {
     async fn ask_response(&mut self, mut answer: Answer) -> Result<Settled, Problem> {
         let entry = &mut *self.record;
         let limits = &entry.plan.limits;
+        let share = &mut entry.share;
         answer.strip_hop(&entry.method);
         let mut chain = entry.visit.chain::<HttpResponse>(&entry.event);
         if chain.is_done() {
-            return answer.settle(None, limits.event_bytes_max);
+            return answer.settle(None, limits.event_bytes_max, share);
         }
         answer.describe(&mut entry.event);
         loop {
             let progress = match entry.visit.ask(&mut chain, &mut entry.event).await {
-                Progress::Done => return answer.settle(Some(&entry.event), limits.event_bytes_max),
-                Progress::NeedsBody => match answer.show(limits.held_response_bytes_max).await? {
+                Progress::Done => return answer.settle(Some(&entry.event), limits.event_bytes_max, share),
+                Progress::NeedsBody => match answer.show(limits.held_response_bytes_max, share).await? {
                     Ok(body) => {
                         entry.event.body = Some(body);
                         continue;
@@ -254,7 +267,7 @@ impl Exchange {
                 let event_bytes_max = limits.event_bytes_max;
                 let mut answer = Answer::of_plugin(self.stopped(stop)?, form)?;
                 answer.strip_hop(&self.record.method);
-                return answer.settle(None, event_bytes_max);
+                return answer.settle(None, event_bytes_max, &mut self.record.share);
             }
         }
     }
@@ -283,11 +296,25 @@ impl Inbound {
             RequestBody::Whole(bytes) => bytes,
             RequestBody::Unread(_) if is_encoded(&self.headers) => return Err(Problem::BodyEncoded),
             RequestBody::Unread(source) => {
-                hold_request(source, entry.plan.limits.held_request_bytes_max).await?
+                hold_request(source, entry.plan.limits.held_request_bytes_max, &mut entry.share).await?
             }
         };
         self.body = RequestBody::Whole(whole.clone());
         entry.event.request.body = Some(whole);
+        self.check_shown(entry, &entry.event.request.path)
+    }
+
+    /// Refuses a body that plugins are shown if others, at `path`, could read it in another way. What plugins
+    /// have put in its place is theirs to answer for.
+    fn check_shown(&mut self, entry: &Entry, path: &str) -> Result<(), Problem> {
+        let request = &entry.event.request;
+        let (RequestBody::Whole(read), Some(shown)) = (&self.body, &request.body) else { return Ok(()) };
+        let pass = entry.plan.ambiguous_bodies == AmbiguousBodies::PassOn;
+        if pass || self.unambiguous || read != shown || !ijson::is_meant(request, path) {
+            return Ok(());
+        }
+        ijson::check(request, read).map_err(Problem::BodyAmbiguous)?;
+        self.unambiguous = true;
         Ok(())
     }
 }
@@ -303,9 +330,19 @@ impl Entry {
         }
     }
 
+    /// Brings the path that plugins have left to the form that everybody reads alike. Whether it was in
+    /// another.
+    fn normalise_edits(&mut self) -> Result<bool, Problem> {
+        let path = normalise(&self.event.request.path, self.plan.ambiguous_paths);
+        let Cow::Owned(path) = path.map_err(|_| Problem::Unsendable)? else { return Ok(false) };
+        let changed = path != self.event.request.path;
+        self.event.request.path = path;
+        Ok(changed)
+    }
+
     /// The upstream request: the client's, with the edits of plugins and what the route adds.
     fn draft(&mut self, inbound: Inbound, route: &Route, path: String) -> Result<Draft, Problem> {
-        let Inbound { mut headers, authority, body } = inbound;
+        let Inbound { mut headers, authority, body, unambiguous: _ } = inbound;
         let encoded = is_encoded(&headers);
         if self.observed {
             headers = headers::after_edits(headers, &self.event.request.headers)
@@ -320,6 +357,7 @@ impl Entry {
         let body = match (body, &mut self.event.request.body) {
             (RequestBody::Whole(read), Some(left)) => {
                 if read != *left {
+                    self.share.grow(left.len())?;
                     headers::strip_of_the_bytes(&mut headers);
                 }
                 DraftBody::Whole(left.clone())
@@ -332,7 +370,8 @@ impl Entry {
             (RequestBody::Unread(_), Some(_)) => return Err(Problem::Unsendable),
             (RequestBody::Unread(mut source), None) => {
                 if seen_later && !encoded {
-                    self.copy = Some(source.keep_copy(self.plan.limits.held_request_bytes_max));
+                    self.copy =
+                        Some(source.keep_copy(self.plan.limits.held_request_bytes_max, self.share.sibling()));
                 }
                 DraftBody::Client(source)
             }

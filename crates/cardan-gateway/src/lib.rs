@@ -9,58 +9,61 @@
 //! plugins are called: what it asks, it asks through [`cardan_manager::Visit`]. It reads neither files
 //! nor the environment; [`Config`] says everything.
 
-// In reading order: what an operator decides, one exchange and what it leaves behind, where answers
-// come from, what bytes mean.
+// In reading order, each knowing only those above it: what an operator decides, what bytes mean, where
+// answers come from, what all exchanges share, one exchange and what it leaves behind.
 mod config;
-mod plan;
 
-mod exchange;
-mod route;
-
-mod answer;
-mod record;
-mod reply;
+mod path;
 
 mod error;
 
-mod upstream;
-
-mod body;
 mod headers;
+mod ijson;
+
+mod sse;
 
 mod completion;
-mod sse;
+
+mod budget;
+
+mod body;
+
+mod upstream;
+
+mod route;
+
+mod plan;
+
+mod core;
+
+mod busy;
+
+mod record;
+
+mod reply;
+
+mod answer;
+
+mod exchange;
 
 mod server;
 
 use std::sync::Arc;
 
-use cardan_manager::{Manager, Pairing, Slot, Snapshot};
+use cardan_manager::{Manager, Pairing};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
 
 pub use config::{
-    AmbiguousPaths, Builtin, Config, ConfigError, Forwarded, HostMatch, Limits, PathMatch, RouteConfig,
-    Service, Startup, Timeouts, Trust, UpstreamConfig,
+    AmbiguousBodies, AmbiguousPaths, Builtin, Config, ConfigError, Forwarded, HostMatch, Limits, PathMatch,
+    RouteConfig, Service, Startup, Timeouts, Trust, UpstreamConfig,
 };
 
+use crate::core::Core;
 use crate::plan::Plan;
-use crate::upstream::Client;
 
 /// A gateway. Clones are the same gateway.
 #[derive(Debug, Clone)]
 pub struct Gateway(Arc<Core>);
-
-#[derive(Debug)]
-struct Core {
-    manager: Manager,
-    client: Client,
-    /// Where the plan lies in every snapshot, so that routes and plugins change in one step.
-    plan: Slot<Plan>,
-    connections: Arc<Semaphore>,
-    /// Counts the `http.complete` chains under way.
-    background: Arc<watch::Sender<usize>>,
-}
 
 impl Gateway {
     /// A gateway that asks the plugins of `manager`.
@@ -69,14 +72,7 @@ impl Gateway {
     ///
     /// When a part of the configuration contradicts another, or is not what it has to be.
     pub fn new(config: Config, manager: Manager) -> Result<Self, ConfigError> {
-        let plan = Plan::resolve(config)?;
-        Ok(Self(Arc::new(Core {
-            client: Client::new(&plan.startup)?,
-            connections: Arc::new(Semaphore::new(plan.startup.connections_max)),
-            background: Arc::new(watch::Sender::new(0)),
-            plan: manager.slot(plan),
-            manager,
-        })))
+        Ok(Self(Arc::new(Core::new(Plan::resolve(config)?, manager)?)))
     }
 
     /// Goes by another configuration from the next exchange on. Exchanges under way, and connections to
@@ -98,7 +94,7 @@ impl Gateway {
     ///
     /// As for [`Gateway::replace`].
     pub fn pairing(&self, config: Config) -> Result<Pairing, ConfigError> {
-        Ok(self.0.plan.pairing(self.next_plan(config)?))
+        Ok(self.0.pairing(self.next_plan(config)?))
     }
 
     fn next_plan(&self, config: Config) -> Result<Plan, ConfigError> {
@@ -114,20 +110,5 @@ impl Gateway {
     /// the limits.
     pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         server::serve(self.0.clone(), listener, shutdown).await;
-    }
-}
-
-impl Core {
-    /// What goes for whatever begins now.
-    fn plan(&self) -> Arc<Plan> {
-        self.plan_of(&self.manager.snapshot())
-    }
-
-    #[expect(
-        clippy::expect_used,
-        reason = "the slot was made with a value, and snapshots keep what they have"
-    )]
-    fn plan_of(&self, snapshot: &Snapshot) -> Arc<Plan> {
-        snapshot.paired(&self.plan).expect("every snapshot since this gateway was made has its plan")
     }
 }

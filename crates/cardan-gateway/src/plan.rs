@@ -2,7 +2,9 @@
 
 use http::HeaderName;
 
-use crate::config::{AmbiguousPaths, Config, ConfigError, Forwarded, Kind, Limits, Startup, Timeouts};
+use crate::config::{
+    AmbiguousBodies, AmbiguousPaths, Config, ConfigError, Forwarded, Kind, Limits, Startup, Timeouts,
+};
 use crate::route::Routes;
 
 /// What an exchange goes by. Immutable: it takes one when it begins and keeps it.
@@ -12,6 +14,7 @@ pub(crate) struct Plan {
     pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
     pub(crate) ambiguous_paths: AmbiguousPaths,
+    pub(crate) ambiguous_bodies: AmbiguousBodies,
     pub(crate) forwarded: Forwarded,
     pub(crate) session_header: Option<HeaderName>,
     pub(crate) startup: Startup,
@@ -28,6 +31,7 @@ impl Plan {
         }
         let counts = [
             ("connections_max", config.startup.connections_max),
+            ("held_bytes_max", config.limits.held_bytes_max),
             ("background_max", config.limits.background_max),
             ("streams_per_connection_max", config.limits.streams_per_connection_max as usize),
         ];
@@ -39,6 +43,7 @@ impl Plan {
             limits: config.limits,
             timeouts: config.timeouts,
             ambiguous_paths: config.ambiguous_paths,
+            ambiguous_bodies: config.ambiguous_bodies,
             forwarded: config.forwarded,
             session_header: config.session_header,
             startup: config.startup,

@@ -10,16 +10,17 @@ use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use cardan_api::http::{CompleteEvent, Headers, HttpComplete, RequestEvent, ResponseEvent};
 use cardan_manager::{Outcome, Progress, Visit};
 use http::{Method, StatusCode, Uri};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::Core;
+use crate::body::Kept;
+use crate::budget::Share;
+use crate::busy::Busy;
+use crate::core::Core;
 use crate::plan::Plan;
-use crate::server::Busy;
 
 /// The record of an exchange, closed when dropped.
 pub(crate) struct Record(Option<Box<Entry>>);
@@ -34,7 +35,9 @@ pub(crate) struct Entry {
     /// Whether some plugin is going to see the event.
     pub(crate) observed: bool,
     /// Delivers the request body for plugins that see it later, if it streamed past.
-    pub(crate) copy: Option<oneshot::Receiver<Bytes>>,
+    pub(crate) copy: Option<oneshot::Receiver<Kept>>,
+    /// What this exchange holds.
+    pub(crate) share: Share,
     pub(crate) client: SocketAddr,
     pub(crate) method: Method,
     /// As the client sent it.
@@ -112,9 +115,10 @@ impl Entry {
     /// Puts the copy of a request body that streamed past into the event, if it has passed whole.
     pub(crate) fn fetch_copy(&mut self) {
         if let Some(copy) = &mut self.copy
-            && let Ok(body) = copy.try_recv()
+            && let Ok(kept) = copy.try_recv()
         {
-            self.event.request.body = Some(body);
+            self.event.request.body = Some(kept.bytes);
+            self.share.absorb(kept.share);
             self.copy = None;
         }
     }
@@ -123,7 +127,7 @@ impl Entry {
         self.log();
         self.fetch_copy();
         let event = self.complete_event();
-        let Self { visit, core, plan, .. } = *self;
+        let Self { visit, core, plan, share, .. } = *self;
         let chain = visit.chain::<HttpComplete>(&event);
         if chain.is_done() {
             return;
@@ -136,7 +140,7 @@ impl Entry {
         };
         runtime.spawn(async move {
             complete(visit, event).await;
-            drop(busy);
+            drop((busy, share));
         });
     }
 

@@ -10,6 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use serde_json::Value;
 
 use crate::body::BodyError;
+use crate::budget::Share;
 use crate::error::Problem;
 use crate::record::Record;
 use crate::sse::{self, Splitter};
@@ -40,6 +41,8 @@ pub(crate) struct EventRelay {
     body: UpstreamBody,
     splitter: Splitter,
     event_bytes_max: usize,
+    /// For the event that is not complete yet.
+    share: Share,
     trailers: Option<HeaderMap>,
     ended: bool,
 }
@@ -64,7 +67,7 @@ impl ReplyBody {
             Some(Err(failure)) => failure,
         };
         let problem = match failure {
-            BodyError::Idle => Problem::UpstreamTimeout,
+            BodyError::Idle | BodyError::Slow => Problem::UpstreamTimeout,
             BodyError::TooLarge | BodyError::Lost(_) => Problem::UpstreamBroken,
         };
         self.record.problem = Some(problem.code().to_owned());
@@ -124,8 +127,8 @@ impl Body for ReplyBody {
 }
 
 impl EventRelay {
-    pub(crate) fn new(body: UpstreamBody, event_bytes_max: usize) -> Self {
-        Self { body, splitter: Splitter::default(), event_bytes_max, trailers: None, ended: false }
+    pub(crate) fn new(body: UpstreamBody, event_bytes_max: usize, share: Share) -> Self {
+        Self { body, splitter: Splitter::default(), event_bytes_max, share, trailers: None, ended: false }
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -133,9 +136,10 @@ impl EventRelay {
             if let Some(event) = self.splitter.next_event() {
                 return Poll::Ready(Some(Ok(Frame::data(event))));
             }
-            if self.splitter.pending_bytes() > self.event_bytes_max
-                || (self.ended && self.splitter.pending_bytes() > 0)
-            {
+            let pending = self.splitter.pending_bytes();
+            // An event for which there is no room is passed on in pieces, as one that is too long is.
+            let too_long = pending > self.event_bytes_max || self.share.resize(pending).is_err();
+            if too_long || (self.ended && pending > 0) {
                 return Poll::Ready(Some(Ok(Frame::data(self.splitter.take_pending()))));
             }
             if self.ended {
@@ -161,6 +165,8 @@ impl EventRelay {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use http_body_util::BodyExt;
     use proptest::prelude::*;
 
@@ -171,7 +177,8 @@ mod tests {
     fn relay(chunks: Vec<Bytes>, event_bytes_max: usize) -> Vec<Bytes> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let mut relay = EventRelay::new(UpstreamBody::Builtin(Reply::of(chunks)), event_bytes_max);
+            let share = Share::of(Arc::default(), usize::MAX);
+            let mut relay = EventRelay::new(UpstreamBody::Builtin(Reply::of(chunks)), event_bytes_max, share);
             let mut frames = Vec::new();
             while let Some(frame) = std::future::poll_fn(|cx| relay.poll_frame(cx)).await {
                 frames.push(frame.unwrap().into_data().unwrap());

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method};
 
 use crate::config::{AmbiguousPaths, Config, ConfigError, HostMatch, Kind, PathMatch, RouteConfig};
+use crate::path::normalise;
 use crate::upstream::Group;
 
 /// The routes of one configuration, in order.
@@ -128,75 +129,9 @@ impl PathMatch {
     }
 }
 
-/// Why a path is not served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BadPath {
-    /// Not a path, or one with a dot segment or a broken percent-encoding.
-    Malformed,
-    /// [`AmbiguousPaths`].
-    Ambiguous,
-}
-
-/// Brings a path to the form that routes, plugins and upstreams read alike: unreserved characters
-/// are never percent-encoded, hex digits are upper case (RFC 3986, section 6.2.2).
-pub(crate) fn normalise(path: &str, ambiguous: AmbiguousPaths) -> Result<Cow<'_, str>, BadPath> {
-    if !path.starts_with('/') {
-        return Err(BadPath::Malformed);
-    }
-    let path = decode_unreserved(path)?;
-    for segment in path.split('/') {
-        // Java servers cut parameters off before they look at dots.
-        let name = segment.split_once(';').map_or(segment, |(name, _)| name);
-        if matches!(name, "." | "..") {
-            return Err(BadPath::Malformed);
-        }
-    }
-    let odd = ["//", "\\", "%2F", "%5C", "%00"].iter().any(|odd| path.contains(odd));
-    if odd && ambiguous == AmbiguousPaths::Refuse {
-        return Err(BadPath::Ambiguous);
-    }
-    Ok(path)
-}
-
-fn decode_unreserved(path: &str) -> Result<Cow<'_, str>, BadPath> {
-    if !path.contains('%') {
-        return Ok(Cow::Borrowed(path));
-    }
-    let mut decoded = String::with_capacity(path.len());
-    let mut parts = path.split('%');
-    decoded.push_str(parts.next().unwrap_or_default());
-    for part in parts {
-        let (digits, rest) = part.split_at_checked(2).ok_or(BadPath::Malformed)?;
-        // `from_str_radix` alone would take a sign.
-        if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return Err(BadPath::Malformed);
-        }
-        let byte = u8::from_str_radix(digits, 16).map_err(|_| BadPath::Malformed)?;
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            decoded.push(char::from(byte));
-        } else {
-            decoded.push('%');
-            decoded.push_str(&digits.to_ascii_uppercase());
-        }
-        decoded.push_str(rest);
-    }
-    Ok(Cow::Owned(decoded))
-}
-
-/// The host of an authority: no user, no port, no final dot, in lower case.
-pub(crate) fn host_of(authority: &str) -> String {
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let host = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
-}
-
 #[cfg(test)]
 mod tests {
     use http::{HeaderName, HeaderValue};
-    use proptest::prelude::*;
 
     use super::*;
     use crate::config::UpstreamConfig;
@@ -294,53 +229,5 @@ mod tests {
             vec![(HeaderName::from_static("authorization"), HeaderValue::from_static("Bearer s3cret"))];
         let routes = Routes::resolve(&config).unwrap();
         assert!(!format!("{routes:?}").contains("s3cret"));
-    }
-
-    #[track_caller]
-    fn check_path(path: &str, expected: Result<&str, BadPath>) {
-        assert_eq!(normalise(path, AmbiguousPaths::Refuse).as_deref(), expected.as_deref(), "{path}");
-    }
-
-    #[test]
-    fn everybody_reads_the_same_path() {
-        check_path("/", Ok("/"));
-        check_path("/v1/ch%61t%2dx%7e/", Ok("/v1/chat-x~/"));
-        check_path("/a%20b%c3%a9", Ok("/a%20b%C3%A9"));
-        check_path("/a...b/..c/.d", Ok("/a...b/..c/.d"));
-        for malformed in
-            ["", "*", "a", "/.", "/a/..", "/a/../b", "/%2e%2E/b", "/..;x/b", "/a%", "/a%2", "/a%zz", "/%+1"]
-        {
-            check_path(malformed, Err(BadPath::Malformed));
-        }
-        for ambiguous in ["//", "/a//b", "/a%2fb", "/a\\b", "/a%5Cb", "/a%00"] {
-            check_path(ambiguous, Err(BadPath::Ambiguous));
-            assert!(normalise(ambiguous, AmbiguousPaths::PassOn).is_ok());
-        }
-    }
-
-    #[test]
-    fn the_host_of_an_authority() {
-        let rows = [
-            ("Example.COM", "example.com"),
-            ("example.com:8080", "example.com"),
-            ("example.com.:80", "example.com"),
-            ("[::1]:80", "[::1]"),
-            ("[::1]", "[::1]"),
-            ("user:pass@h:1", "h"),
-            ("", ""),
-        ];
-        for (authority, host) in rows {
-            assert_eq!(host_of(authority), host, "{authority}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_normal_path_stays(path in "/[a-z%0-9A-F./;é]{0,30}") {
-            if let Ok(normal) = normalise(&path, AmbiguousPaths::PassOn) {
-                let again = normalise(&normal, AmbiguousPaths::PassOn).map(Cow::into_owned);
-                prop_assert_eq!(again, Ok(normal.clone().into_owned()));
-            }
-        }
     }
 }

@@ -18,7 +18,8 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::Core;
+use crate::busy::Busy;
+use crate::core::Core;
 use crate::exchange;
 use crate::plan::Plan;
 
@@ -129,33 +130,6 @@ async fn idle(mut in_flight: watch::Receiver<usize>, limit: Duration) {
             Err(_) => return,
             Ok(_) => continue,
         }
-    }
-}
-
-/// One of the things that are under way somewhere, counted.
-#[derive(Debug)]
-pub(crate) struct Busy(Arc<watch::Sender<usize>>);
-
-impl Busy {
-    fn new(in_flight: Arc<watch::Sender<usize>>) -> Self {
-        in_flight.send_modify(|count| *count += 1);
-        Self(in_flight)
-    }
-
-    /// `None`: `max` are under way already.
-    pub(crate) fn one_of(in_flight: &Arc<watch::Sender<usize>>, max: usize) -> Option<Self> {
-        let one_more = |count: &mut usize| {
-            let room = *count < max;
-            *count += usize::from(room);
-            room
-        };
-        in_flight.send_if_modified(one_more).then(|| Self(in_flight.clone()))
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
     }
 }
 

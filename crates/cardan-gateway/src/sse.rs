@@ -92,28 +92,45 @@ pub(crate) fn split_all(stream: &[u8]) -> Vec<Bytes> {
 
 /// The `data` of an event, its lines joined; `None` for comments and other events without data.
 pub(crate) fn data(event: &[u8]) -> Option<Cow<'_, [u8]>> {
+    values(event, b"data")
+        .map(Cow::Borrowed)
+        .reduce(|before, value| Cow::Owned([before.as_ref(), b"\n", value.as_ref()].concat()))
+}
+
+/// What an event says it is; the last word counts.
+pub(crate) fn name(event: &[u8]) -> Option<&[u8]> {
+    values(event, b"event").last()
+}
+
+/// The values of an event's fields of this name.
+fn values<'a>(event: &'a [u8], field: &'static [u8]) -> impl Iterator<Item = &'a [u8]> {
     let event = event.strip_prefix(b"\xef\xbb\xbf").unwrap_or(event);
-    let mut found: Option<Cow<'_, [u8]>> = None;
     // A CRLF yields one empty line too many; empty lines carry no field.
-    for line in event.split(|byte| matches!(byte, b'\n' | b'\r')) {
-        let Some(rest) = line.strip_prefix(b"data") else { continue };
-        let value = match rest {
-            [] => rest,
-            [b':', b' ', value @ ..] | [b':', value @ ..] => value,
-            _ => continue,
-        };
-        found = Some(match found {
-            None => Cow::Borrowed(value),
-            Some(before) => Cow::Owned([before.as_ref(), b"\n", value].concat()),
-        });
-    }
-    found
+    let lines = event.split(|byte| matches!(byte, b'\n' | b'\r'));
+    lines.filter_map(move |line| match line.strip_prefix(field)? {
+        [] => Some(&[][..]),
+        [b':', b' ', value @ ..] | [b':', value @ ..] => Some(value),
+        _ => None,
+    })
 }
 
 /// An event whose data is a JSON document.
 pub(crate) fn event(document: &Value) -> Bytes {
     // JSON as serde_json prints it holds no line ends.
-    Bytes::from(format!("data: {document}\n\n"))
+    named_event(None, &document.to_string())
+}
+
+/// An event with this data. `name` is one line.
+pub(crate) fn named_event(name: Option<&str>, data: &str) -> Bytes {
+    let mut event = String::with_capacity(data.len() + 8);
+    if let Some(name) = name {
+        event.extend(["event: ", name, "\n"]);
+    }
+    for line in data.split(['\n', '\r']) {
+        event.extend(["data: ", line, "\n"]);
+    }
+    event.push('\n');
+    event.into()
 }
 
 #[cfg(test)]
@@ -183,6 +200,14 @@ mod tests {
         check_data(": data: x\n\n", None);
         check_data("database: x\n\n", None);
         check_data("\u{feff}data: x\n\n", Some("x"));
+    }
+
+    #[test]
+    fn named_events_read_back() {
+        let event = named_event(Some("ping"), "a\n b\r\n{}");
+        assert_eq!(event, "event: ping\ndata: a\ndata:  b\ndata: \ndata: {}\n\n");
+        assert_eq!((name(&event), data(&event).as_deref()), (Some(&b"ping"[..]), Some(&b"a\n b\n\n{}"[..])));
+        assert_eq!((name(b"data: x\n\n"), name(b"event: a\nevent:b\n\n")), (None, Some(&b"b"[..])));
     }
 
     fn streams() -> impl Strategy<Value = Vec<u8>> {

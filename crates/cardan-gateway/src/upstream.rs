@@ -26,12 +26,13 @@ use rustls::RootCertStore;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use crate::body::{BodyError, Loan, Outgoing, Paced, Source};
+use crate::body::{BodyError, Held, Loan, Outgoing, Pace, Paced, Source, Unheld};
+use crate::budget::Share;
 use crate::config::{
     AmbiguousPaths, Builtin, ConfigError, Kind, Limits, Service, Startup, Timeouts, Trust, UpstreamConfig,
 };
 use crate::error::Problem;
-use crate::route::normalise;
+use crate::path::normalise;
 
 /// Copies of one service.
 #[derive(Debug)]
@@ -151,6 +152,14 @@ pub(crate) enum DraftBody {
     Client(Source),
 }
 
+/// What sending a request may use up.
+#[derive(Debug)]
+pub(crate) struct Terms<'a> {
+    pub(crate) limits: &'a Limits,
+    pub(crate) timeouts: &'a Timeouts,
+    pub(crate) share: &'a mut Share,
+}
+
 /// What came back from an upstream, to be relayed or held.
 #[derive(Debug)]
 pub(crate) enum UpstreamBody {
@@ -229,17 +238,19 @@ impl Client {
         &self,
         group: &Group,
         draft: Draft,
-        limits: &Limits,
-        timeouts: &Timeouts,
+        terms: Terms<'_>,
     ) -> Result<Response<UpstreamBody>, Problem> {
         match &group.service {
-            Resolved::Remote(bases) => self.send_remote(group, bases, draft, timeouts).await,
+            Resolved::Remote(bases) => self.send_remote(group, bases, draft, terms.timeouts).await,
             Resolved::Builtin(builtin) => {
                 let body = match draft.body {
                     DraftBody::Whole(body) => body,
-                    DraftBody::Client(source) => hold_request(source, limits.held_request_bytes_max).await?,
+                    DraftBody::Client(source) => {
+                        hold_request(source, terms.limits.held_request_bytes_max, terms.share).await?
+                    }
                 };
                 let response = builtin::answer(builtin, &draft.method, &draft.path, &body);
+                terms.share.grow(response.body().bytes())?;
                 Ok(response.map(UpstreamBody::Builtin))
             }
         }
@@ -345,8 +356,10 @@ async fn head(
         }
     };
     match answered {
-        Ok(response) => Ok(response
-            .map(|body: Incoming| UpstreamBody::Remote(Paced::new(body, timeouts.response_idle, u64::MAX)))),
+        Ok(response) => {
+            let pace = Pace { idle: timeouts.response_idle, whole: None };
+            Ok(response.map(|body: Incoming| UpstreamBody::Remote(Paced::new(body, pace, u64::MAX))))
+        }
         Err(error) if error.is_connect() => Err(Failure::Connect),
         Err(error) => Err(Failure::Final(problem_of(&error), Some(error))),
     }
@@ -357,7 +370,7 @@ fn problem_of(error: &legacy::Error) -> Problem {
     let mut cause = error.source();
     while let Some(error) = cause {
         match error.downcast_ref() {
-            Some(BodyError::Idle) => return Problem::BodyTimeout,
+            Some(BodyError::Idle | BodyError::Slow) => return Problem::BodyTimeout,
             // The limit is in the answer to a request that announced its length; here it was found out.
             Some(BodyError::TooLarge) => return Problem::BodyTooLarge(None),
             Some(BodyError::Lost(_)) => return Problem::BodyBroken,
@@ -368,12 +381,17 @@ fn problem_of(error: &legacy::Error) -> Problem {
 }
 
 /// A client's body, whole.
-pub(crate) async fn hold_request(source: Source, bytes_max: usize) -> Result<Bytes, Problem> {
+pub(crate) async fn hold_request(
+    source: Source,
+    bytes_max: usize,
+    share: &mut Share,
+) -> Result<Bytes, Problem> {
     let too_large = Problem::BodyTooLarge(Some(bytes_max as u64));
-    match source.hold(bytes_max).await {
-        Ok(held) if held.rest.is_some() => Err(too_large),
+    match source.hold(bytes_max, share).await {
+        Ok(Held { rest: Some((_, Unheld::TooLong)), .. }) => Err(too_large),
+        Ok(Held { rest: Some((_, Unheld::NoRoom)), .. }) => Err(Problem::Overloaded),
         Ok(held) => Ok(held.bytes),
-        Err(BodyError::Idle) => Err(Problem::BodyTimeout),
+        Err(BodyError::Idle | BodyError::Slow) => Err(Problem::BodyTimeout),
         Err(BodyError::TooLarge) => Err(too_large),
         Err(BodyError::Lost(_)) => Err(Problem::BodyBroken),
     }

@@ -4,17 +4,53 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use cardan::dialect::Spoken;
-use cardan_api::Hook;
-use cardan_api::http::{HttpComplete, HttpRequest, HttpResponse, RequestEvent};
+use cardan_api::http::{HttpComplete, HttpRequest, HttpResponse};
+use cardan_api::{Hook, HookInfo};
 
-use crate::manager::Loaded;
-use crate::spec::BindingSpec;
+use crate::loaded::Loaded;
+use crate::rule::{Remembered, Subject};
+use crate::spec::{BindingSpec, Bindings};
 
 /// One plugin at one hook, loaded.
 #[derive(Debug)]
 pub(crate) struct Binding {
     pub(crate) plugin: Arc<Loaded>,
     pub(crate) spec: BindingSpec,
+}
+
+/// Where a plugin is asked, as its spec or its exports say.
+pub(crate) fn bind(plugin: &Arc<Loaded>) -> Result<Vec<Binding>, String> {
+    let hooks = &plugin.plugin.inspection().hooks;
+    let specs: Vec<BindingSpec> = match &plugin.spec.bindings {
+        Bindings::Exported if hooks.is_empty() => {
+            return Err(format!(
+                "it has no export that any hook could be asked at; its exports are {}. \
+                 Name one with `bindings: [{{hook: ..., entry: ...}}]` and a `dialect`",
+                plugin.plugin.inspection().exports.join(", ")
+            ));
+        }
+        Bindings::Exported => {
+            hooks.iter().filter_map(|hook| HookInfo::find(hook)).map(BindingSpec::at).collect()
+        }
+        Bindings::Listed(specs) => specs.clone(),
+    };
+    for spec in &specs {
+        if plugin.plugin.dialect().is_none() {
+            return Err("its exports are of no known dialect; name one with `dialect`".to_owned());
+        }
+        let answered = match &spec.entry {
+            Some(entry) => plugin.plugin.has_export(entry),
+            None => hooks.contains(&spec.hook.name),
+        };
+        if !answered {
+            let wanted = spec.entry.as_deref().unwrap_or(spec.hook.name);
+            return Err(format!(
+                "it has no export that answers {wanted}; its exports are {}",
+                plugin.plugin.inspection().exports.join(", ")
+            ));
+        }
+    }
+    Ok(specs.into_iter().map(|spec| Binding { plugin: plugin.clone(), spec }).collect())
 }
 
 /// The bindings of every hook, each in the order in which they are asked: phase, then priority, then
@@ -45,23 +81,6 @@ impl Chains {
     }
 }
 
-/// What rules look at.
-#[derive(Debug, Clone, Copy)]
-pub struct Subject<'a> {
-    /// As in the event.
-    pub method: &'a str,
-    /// As in the event.
-    pub host: &'a str,
-    /// As in the event.
-    pub path: &'a str,
-}
-
-impl<'a> Subject<'a> {
-    fn of(request: &'a RequestEvent) -> Self {
-        Self { method: &request.method, host: &request.host, path: &request.path }
-    }
-}
-
 /// A hook that visits can ask at.
 pub trait Consulted: Spoken {
     /// What rules look at in an event.
@@ -85,7 +104,24 @@ pub enum Seat {
     Complete,
 }
 
+impl Seat {
+    /// The hooks at which a visit may still ask after this one.
+    fn later(self) -> &'static [Self] {
+        match self {
+            Self::Request => &[Self::Response, Self::Complete],
+            Self::Response => &[Self::Complete],
+            Self::Complete => &[],
+        }
+    }
+}
+
 impl Chains {
+    /// Whether a plugin may be asked at a hook after this one.
+    pub(crate) fn is_bound_after(&self, seat: Seat, plugin: &str) -> bool {
+        let mut later = seat.later().iter().flat_map(|seat| self.at(*seat));
+        later.any(|binding| &**binding.plugin.name() == plugin)
+    }
+
     pub(crate) fn at(&self, seat: Seat) -> &[Binding] {
         match seat {
             Seat::Request => &self.request,
@@ -152,32 +188,71 @@ impl Consulted for HttpComplete {
 
 /// A walk along one hook's chain: the bindings that are for one event, in order.
 ///
-/// Which those are is settled when the walk begins, so that no edit takes a later plugin out of it.
+/// A binding is in the walk when it is for the event as it was when the walk began, or for what edits have
+/// made of it by the end. So no edit takes a later plugin out of the walk, and none gets round a guard of
+/// the place it leads to. Nobody is asked twice.
 #[derive(Debug)]
 pub struct Chain<H: Hook> {
-    /// Positions in the hook's chain.
+    /// Positions in the hook's chain: those asked, then those to be asked, each time in order.
     pub(crate) matching: Vec<usize>,
     pub(crate) next: usize,
+    /// What `matching` was last made for. `None`: it is complete, because nothing matched or the walk was
+    /// stopped.
+    matched: Option<Remembered>,
     hook: PhantomData<fn() -> H>,
 }
 
 impl<H: Consulted> Chain<H> {
-    /// No allocation where nothing matches.
-    pub(crate) fn of(chains: &Chains, event: &H::Event) -> Self {
+    /// No allocation where nothing matches. `arrived` is what the request was before an earlier walk
+    /// changed it.
+    pub(crate) fn of(chains: &Chains, event: &H::Event, arrived: Option<&Remembered>) -> Self {
         let bindings = chains.at(H::seat());
-        let matching = if bindings.is_empty() {
-            Vec::new()
-        } else {
-            let subject = H::subject(event);
-            let matching =
-                bindings.iter().enumerate().filter(|(_, binding)| binding.spec.rule.matches(&subject));
-            matching.map(|(i, _)| i).collect()
+        let subject = H::subject(event);
+        let is_for = |binding: &Binding| {
+            let rule = &binding.spec.rule;
+            rule.matches(&subject) || arrived.is_some_and(|arrived| rule.matches(&arrived.subject()))
         };
-        Self { matching, next: 0, hook: PhantomData }
+        let matching: Vec<usize> = (0..bindings.len()).filter(|at| is_for(&bindings[*at])).collect();
+        let matched = (!matching.is_empty()).then(|| subject.into());
+        Self { matching, next: 0, matched, hook: PhantomData }
     }
 
     /// Whether nobody is left to ask.
     pub fn is_done(&self) -> bool {
         self.next >= self.matching.len()
+    }
+
+    /// Whether this walk may still come to a plugin after the question that is under way.
+    pub(crate) fn may_ask_again(&self, chains: &Chains, plugin: &str) -> bool {
+        let asked = self.matching.get(..=self.next).unwrap_or(&self.matching);
+        // Also bindings that are not for the event now: edits may make it one for them.
+        let mut left = chains.at(H::seat()).iter().enumerate().filter(|(at, _)| !asked.contains(at));
+        left.any(|(_, binding)| &**binding.plugin.name() == plugin)
+    }
+
+    /// Ends the walk; nobody joins it any more.
+    pub(crate) fn stop(&mut self) {
+        self.next = self.matching.len();
+        self.matched = None;
+    }
+
+    /// What the event was before edits, if it is another one now.
+    pub(crate) fn moved_from(&self, event: &H::Event) -> Option<&Remembered> {
+        self.matched.as_ref().filter(|matched| matched.subject() != H::subject(event))
+    }
+
+    /// Adds those whom edits have made the event one for.
+    pub(crate) fn match_again(&mut self, chains: &Chains, event: &H::Event) {
+        if self.moved_from(event).is_none() {
+            return;
+        }
+        let subject = H::subject(event);
+        let asked = self.matching.len();
+        for (at, binding) in chains.at(H::seat()).iter().enumerate() {
+            if !self.matching[..asked].contains(&at) && binding.spec.rule.matches(&subject) {
+                self.matching.push(at);
+            }
+        }
+        self.matched = Some(subject.into());
     }
 }

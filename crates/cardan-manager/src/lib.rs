@@ -7,16 +7,28 @@
 //!
 //! Gateways and proxies ask through visits and know neither conventions nor instances.
 
-mod chain;
-mod manager;
-mod pairing;
-mod resolve;
+// In reading order: each knows only those above it.
+mod rule;
 mod spec;
+
+mod loaded;
+
+mod chain;
+
+mod pairing;
+mod snapshot;
+
 mod visit;
 
-pub use chain::{Chain, Consulted, Subject};
-pub use manager::{Applied, ApplyError, Manager, Snapshot};
+mod manager;
+
+mod resolve;
+
+pub use chain::{Chain, Consulted};
+pub use manager::{Applied, ApplyError, Manager};
 pub use pairing::{Pairing, Slot};
 pub use resolve::{ResolveError, Warning, resolve_entry, resolve_llmproxy};
-pub use spec::{BindingSpec, Bindings, MatchRule, PluginSpec};
+pub use rule::{MatchRule, Subject};
+pub use snapshot::Snapshot;
+pub use spec::{BindingSpec, Bindings, PluginSpec};
 pub use visit::{Cause, Decision, Outcome, Progress, Stop, Visit};

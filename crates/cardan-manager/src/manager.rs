@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use cardan::{Engine, Plugin};
-use cardan_api::HookInfo;
-use serde_json::Value;
 
-use crate::chain::{Binding, Chains};
+use crate::chain::{Chains, bind};
+use crate::loaded::Loaded;
 use crate::pairing::{Pairing, Pairs, Slot};
-use crate::spec::{BindingSpec, Bindings, PluginSpec};
+use crate::snapshot::Snapshot;
+use crate::spec::PluginSpec;
 use crate::visit::Visit;
 
 /// The session of clients that name none.
@@ -31,58 +31,6 @@ struct Shared {
     applying: Mutex<()>,
     visits: AtomicU64,
     seed: u64,
-}
-
-/// One plugin, loaded for a spec.
-#[derive(Debug)]
-pub(crate) struct Loaded {
-    spec: PluginSpec,
-    plugin: Plugin,
-}
-
-impl Loaded {
-    pub(crate) fn name(&self) -> &Arc<str> {
-        self.plugin.name()
-    }
-
-    pub(crate) fn plugin(&self) -> &Plugin {
-        &self.plugin
-    }
-
-    pub(crate) fn config(&self) -> &Value {
-        &self.spec.config
-    }
-}
-
-/// An immutable set of plugins, the order in which they are asked, and what hosts keep beside them.
-#[derive(Debug, Clone, Default)]
-pub struct Snapshot {
-    generation: u64,
-    plugins: Vec<Arc<Loaded>>,
-    chains: Arc<Chains>,
-    pairs: Pairs,
-}
-
-impl Snapshot {
-    /// Counts the deployments of a manager, from 0 for the empty one.
-    pub fn generation(&self) -> u64 {
-        self.generation
-    }
-
-    /// The loaded plugins, in the order of installation.
-    pub fn plugins(&self) -> impl Iterator<Item = &Plugin> {
-        self.plugins.iter().map(|loaded| &loaded.plugin)
-    }
-
-    /// What the host with this slot keeps beside the plugins. `None` for a slot made after this snapshot,
-    /// or by another manager.
-    pub fn paired<T: Send + Sync + 'static>(&self, slot: &Slot<T>) -> Option<Arc<T>> {
-        self.pairs.get(slot)
-    }
-
-    pub(crate) fn chains(&self) -> &Chains {
-        &self.chains
-    }
 }
 
 /// What [`Manager::apply`] did.
@@ -154,7 +102,8 @@ impl Manager {
                 wrong.push(format!("plugin {}: there are two of this name; rename one", spec.name));
                 continue;
             }
-            let plugin = match old.plugins.iter().find(|old| old.spec.loads_like(spec) && is_same_file(old)) {
+            let plugin = match old.plugins.iter().find(|old| old.spec.loads_like(spec) && old.is_same_file())
+            {
                 Some(old) => {
                     kept.push(spec.name.clone());
                     Loaded { spec: spec.clone(), plugin: old.plugin.clone() }
@@ -249,47 +198,6 @@ impl Manager {
         }
         plugin.load()
     }
-}
-
-/// Whether a plugin's file still holds what was loaded from it. A manifest of several modules is always
-/// loaded again.
-fn is_same_file(loaded: &Loaded) -> bool {
-    let now = cardan::file_digest(&loaded.spec.source);
-    now.is_some_and(|digest| digest == loaded.plugin.inspection().digest)
-}
-
-fn bind(plugin: &Arc<Loaded>) -> Result<Vec<Binding>, String> {
-    let hooks = &plugin.plugin.inspection().hooks;
-    let specs: Vec<BindingSpec> = match &plugin.spec.bindings {
-        Bindings::Exported if hooks.is_empty() => {
-            return Err(format!(
-                "it has no export that any hook could be asked at; its exports are {}. \
-                 Name one with `bindings: [{{hook: ..., entry: ...}}]` and a `dialect`",
-                plugin.plugin.inspection().exports.join(", ")
-            ));
-        }
-        Bindings::Exported => {
-            hooks.iter().filter_map(|hook| HookInfo::find(hook)).map(BindingSpec::at).collect()
-        }
-        Bindings::Listed(specs) => specs.clone(),
-    };
-    for spec in &specs {
-        if plugin.plugin.dialect().is_none() {
-            return Err("its exports are of no known dialect; name one with `dialect`".to_owned());
-        }
-        let answered = match &spec.entry {
-            Some(entry) => plugin.plugin.has_export(entry),
-            None => hooks.contains(&spec.hook.name),
-        };
-        if !answered {
-            let wanted = spec.entry.as_deref().unwrap_or(spec.hook.name);
-            return Err(format!(
-                "it has no export that answers {wanted}; its exports are {}",
-                plugin.plugin.inspection().exports.join(", ")
-            ));
-        }
-    }
-    Ok(specs.into_iter().map(|spec| Binding { plugin: plugin.clone(), spec }).collect())
 }
 
 /// Spreads consecutive numbers over all of `u64` (the finaliser of SplitMix64).

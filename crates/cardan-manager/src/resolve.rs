@@ -13,7 +13,8 @@ use cardan_api::{BodyNeed, Dialect, FaultPolicy, HookInfo, InstanceMode, Limits,
 use glob::Pattern;
 use serde_json::Value;
 
-use crate::spec::{BindingSpec, Bindings, MatchRule, PluginSpec};
+use crate::rule::MatchRule;
+use crate::spec::{BindingSpec, Bindings, PluginSpec};
 
 /// Time of one call where nothing says otherwise.
 const DEADLINE: Duration = Duration::from_millis(500);

@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cardan_api::{BodyNeed, Dialect, FaultPolicy, HookInfo, InstanceMode, Limits, Phase};
-use glob::{MatchOptions, Pattern};
 use serde_json::Value;
 
-use crate::chain::Subject;
+use crate::rule::MatchRule;
 
 /// One plugin to be loaded, and where to ask it.
 #[derive(Debug, Clone)]
@@ -109,29 +108,5 @@ impl BindingSpec {
             rule: MatchRule::default(),
             entry: None,
         }
-    }
-}
-
-/// Which events a binding is for. An empty list matches all.
-#[derive(Debug, Clone, Default)]
-pub struct MatchRule {
-    /// On the path.
-    pub paths: Vec<Pattern>,
-    /// In upper case.
-    pub methods: Vec<String>,
-    /// On the host, in any letter case.
-    pub hosts: Vec<Pattern>,
-}
-
-impl MatchRule {
-    /// Whether this rule is for `subject`.
-    pub fn matches(&self, subject: &Subject<'_>) -> bool {
-        let any = |patterns: &[Pattern], text: &str, case_sensitive| {
-            let options = MatchOptions { case_sensitive, ..MatchOptions::new() };
-            patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches_with(text, options))
-        };
-        let method = self.methods.is_empty()
-            || self.methods.iter().any(|method| method.eq_ignore_ascii_case(subject.method));
-        method && any(&self.paths, subject.path, true) && any(&self.hosts, subject.host, false)
     }
 }

@@ -10,12 +10,17 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::chain::{Binding, Chain, Consulted};
-use crate::manager::Snapshot;
+use crate::rule::Remembered;
+use crate::snapshot::Snapshot;
 
 /// Most attributes that plugins of one visit may set together.
 const ATTRIBUTES_MAX: usize = 256;
 /// Most bytes of attributes, names and text and numbers counted: each later plugin is shown them all.
 const ATTRIBUTE_BYTES_MAX: usize = 1 << 20;
+
+/// Most decisions of one visit that are kept: a hook that is asked about every piece of a stream could go
+/// on for ever.
+const DECISIONS_MAX: usize = 1024;
 
 /// Most bytes of an error that are logged.
 const ERROR_BYTES_MAX: usize = 4 << 10;
@@ -30,8 +35,12 @@ pub struct Visit {
     id: String,
     session: String,
     attributes: Attributes,
+    /// What the request was before edits made it another one. Later walks are for both.
+    arrived: Option<Remembered>,
+    /// Instances of plugins that may be asked again in this visit.
     held: HashMap<Arc<str>, Held>,
     decisions: Vec<Decision>,
+    decisions_not_kept: u64,
 }
 
 /// What came of asking one plugin.
@@ -99,8 +108,10 @@ impl Visit {
             id,
             session,
             attributes: Attributes::new(),
+            arrived: None,
             held: HashMap::new(),
             decisions: Vec::new(),
+            decisions_not_kept: 0,
         }
     }
 
@@ -119,45 +130,60 @@ impl Visit {
         self.snapshot.generation()
     }
 
-    /// What came of every question so far, in order.
+    /// What came of every question so far, in order; of the first 1,024.
     pub fn decisions(&self) -> &[Decision] {
         &self.decisions
     }
 
+    /// How many questions were asked beyond those.
+    pub fn decisions_not_kept(&self) -> u64 {
+        self.decisions_not_kept
+    }
+
     /// The strongest need for a body among the bindings that are for this event.
     pub fn body_need<H: Consulted>(&self, event: &H::Event) -> BodyNeed {
-        let bindings = self.snapshot.chains().at(H::seat());
-        if bindings.is_empty() {
-            return BodyNeed::None;
-        }
-        let subject = H::subject(event);
-        let matching = bindings.iter().filter(|binding| binding.spec.rule.matches(&subject));
-        matching.map(|binding| binding.spec.body).max().unwrap_or(BodyNeed::None)
+        let bindings = self.snapshot.chains.at(H::seat());
+        let matching = self.chain::<H>(event).matching;
+        matching.iter().map(|at| bindings[*at].spec.body).max().unwrap_or(BodyNeed::None)
     }
 
     /// Begins a walk along the bindings that are for this event.
     pub fn chain<H: Consulted>(&self, event: &H::Event) -> Chain<H> {
-        Chain::of(self.snapshot.chains(), event)
+        Chain::of(&self.snapshot.chains, event, self.arrived.as_ref())
     }
 
     /// Asks plugins in order, until one needs the body, one stops, or all were asked. Edits are applied to
     /// the event after each.
+    ///
+    /// When all were asked, those whom the edits have made the event one for are asked too. A host that
+    /// edits the event itself after [`Progress::Done`] asks again, so that they are not left out.
     pub async fn ask<H: Consulted>(&mut self, chain: &mut Chain<H>, event: &mut H::Event) -> Progress<H> {
         let snapshot = self.snapshot.clone();
-        while let Some(&position) = chain.matching.get(chain.next) {
-            let binding = &snapshot.chains().at(H::seat())[position];
-            if binding.spec.body == BodyNeed::Whole && !H::shows_body(event) {
-                return Progress::NeedsBody;
+        loop {
+            while let Some(&position) = chain.matching.get(chain.next) {
+                let binding = &snapshot.chains.at(H::seat())[position];
+                if binding.spec.body == BodyNeed::Whole && !H::shows_body(event) {
+                    return Progress::NeedsBody;
+                }
+                let stop = self.ask_one(binding, event).await;
+                self.release_one(chain, binding);
+                // Not before the verdict: were this future dropped, the next walk would pass the plugin over.
+                chain.next += 1;
+                self.remember(chain, event);
+                if let Some(stop) = stop {
+                    chain.stop();
+                    self.release::<H>();
+                    return Progress::Stopped(stop);
+                }
             }
-            let stop = self.ask_one(binding, event).await;
-            // Not before the verdict: were this future dropped, the next walk would pass the plugin over.
-            chain.next += 1;
-            if let Some(stop) = stop {
-                chain.next = chain.matching.len();
-                return Progress::Stopped(stop);
+            self.remember(chain, event);
+            // Ends: each round asks somebody who was not asked before, or is the last.
+            chain.match_again(&snapshot.chains, event);
+            if chain.is_done() {
+                self.release::<H>();
+                return Progress::Done;
             }
         }
-        Progress::Done
     }
 
     /// Says that the body the next plugins need cannot be had. Their fault policies decide; nobody is
@@ -168,7 +194,7 @@ impl Visit {
     pub fn cannot_show<H: Consulted>(&mut self, chain: &mut Chain<H>, why: Fault) -> Progress<H> {
         let snapshot = self.snapshot.clone();
         while let Some(&position) = chain.matching.get(chain.next) {
-            let binding = &snapshot.chains().at(H::seat())[position];
+            let binding = &snapshot.chains.at(H::seat())[position];
             if binding.spec.body != BodyNeed::Whole {
                 break;
             }
@@ -179,17 +205,42 @@ impl Visit {
                 fault = why.label(), "the body cannot be shown"
             );
             if let Some(stop) = self.fault(binding, why, asked) {
-                chain.next = chain.matching.len();
+                chain.stop();
+                self.release::<H>();
                 return Progress::Stopped(stop);
             }
         }
         Progress::Done
     }
 
+    /// Gives back the instance of a plugin that was just asked, if nobody may ask it again.
+    fn release_one<H: Consulted>(&mut self, chain: &Chain<H>, binding: &Binding) {
+        let (chains, plugin) = (&self.snapshot.chains, binding.plugin.name());
+        if self.held.contains_key(plugin)
+            && !chain.may_ask_again(chains, plugin)
+            && !chains.is_bound_after(H::seat(), plugin)
+        {
+            self.held.remove(plugin);
+        }
+    }
+
+    /// Gives back the instances of plugins that no later hook asks.
+    fn release<H: Consulted>(&mut self) {
+        let chains = &self.snapshot.chains;
+        self.held.retain(|plugin, _| chains.is_bound_after(H::seat(), plugin));
+    }
+
+    /// Keeps what the request was when it arrived, once edits make it another one.
+    fn remember<H: Consulted>(&mut self, chain: &Chain<H>, event: &H::Event) {
+        if self.arrived.is_none() {
+            self.arrived = chain.moved_from(event).cloned();
+        }
+    }
+
     async fn ask_one<H: Consulted>(&mut self, binding: &Binding, event: &mut H::Event) -> Option<Stop<H>> {
         let asked = Instant::now();
         let plugin = &binding.plugin;
-        let mut held = match plugin.plugin().mode() {
+        let mut held = match plugin.plugin.mode() {
             InstanceMode::Visit => self.held.remove(plugin.name()).unwrap_or_default(),
             InstanceMode::Fresh | InstanceMode::Shared => Held::default(),
         };
@@ -206,8 +257,8 @@ impl Visit {
             entry: binding.spec.entry.as_deref(),
             deadline: binding.spec.deadline,
         };
-        let verdict = plugin.plugin().ask(&mut held, question).await;
-        if plugin.plugin().mode() == InstanceMode::Visit {
+        let verdict = plugin.plugin.ask(&mut held, question).await;
+        if plugin.plugin.mode() == InstanceMode::Visit {
             self.held.insert(plugin.name().clone(), held);
         }
         let checked = verdict.map_err(|error| (error.fault(), error.to_string())).and_then(|verdict| {
@@ -284,6 +335,10 @@ impl Visit {
     }
 
     fn record<H: Consulted>(&mut self, binding: &Binding, outcome: Outcome, asked: Instant) {
+        if self.decisions.len() >= DECISIONS_MAX {
+            self.decisions_not_kept += 1;
+            return;
+        }
         let plugin = binding.plugin.name().clone();
         self.decisions.push(Decision { plugin, hook: H::NAME, outcome, duration: asked.elapsed() });
     }

@@ -40,6 +40,17 @@ fn wrong_configurations_say_what_is_wrong() {
     check_error("plugins: [{name: p}]", "source");
     check_error("llmproxy: {manifests: [nowhere.yaml]}", "cannot read");
     check_error("listen: [", "cardan.yaml");
+    check_error("ambiguous_bodies: pass", "pass_on");
+}
+
+#[test]
+fn keys_reach_the_gateway() {
+    let resolved =
+        resolve("{ambiguous_bodies: pass_on, limits: {held_total: 64MiB}, timeouts: {request: 7s}}");
+    let mut expected = Config { ambiguous_bodies: AmbiguousBodies::PassOn, ..Config::default() };
+    expected.limits.held_bytes_max = 64 << 20;
+    expected.timeouts.request = std::time::Duration::from_secs(7);
+    assert_eq!(resolved.unwrap().gateway, expected);
 }
 
 #[test]

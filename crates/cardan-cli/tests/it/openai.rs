@@ -120,7 +120,7 @@ fn failures_are_the_clients_own_exceptions() {
     }
     let (invalid, not_found) = ("invalid_request_error", ("NotFoundError", 404));
     check_failure("bad_request", ("BadRequestError", 400), invalid, Value::Null, "`messages` must be a list");
-    check_failure("no_model", not_found, invalid, json!("not_found"), "`nobody` does not exist");
+    check_failure("no_model", not_found, invalid, json!("model_not_found"), "`nobody` does not exist");
     check_failure("no_route", not_found, invalid, json!("route_not_found"), "nothing is served");
 }
 

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::assembly::ENTRIES_MAX;
 use super::*;
 
 /// A stream, the completion it adds up to, and that completion streamed again.
@@ -20,7 +21,7 @@ fn text(events: &[Bytes]) -> String {
 
 #[test]
 fn streams_and_objects_turn_into_each_other() {
-    for (name, stream, object, replayed) in golden!["openai", "tools", "azure"] {
+    for (name, stream, object, replayed) in golden!["openai", "tools", "azure", "text", "others"] {
         let assembled = assemble(stream.as_bytes()).unwrap_or_else(|| panic!("{name}: not assembled"));
         assert_eq!(format!("{assembled:#}\n"), object, "{name}: assembled");
         assert_eq!(text(&replay(&assembled, Usage::Send).unwrap()), replayed, "{name}: replayed");
@@ -38,34 +39,90 @@ fn usage_is_left_out_when_not_asked_for() {
     assert!(!text(&replay(&completion, Usage::Omit).unwrap()).contains("total_tokens"));
 }
 
+const CHUNK: &str =
+    r#"data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"x"}}]}"#;
+
 #[test]
-fn what_is_not_a_chat_stream_is_left_alone() {
-    const CHUNK: &str =
-        r#"data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"x"}}]}"#;
+fn what_is_not_the_stream_of_a_completion_is_left_alone() {
     assert!(assemble(format!("{CHUNK}\n\n").as_bytes()).is_some());
     let rows = [
         String::new(),
         "data: [DONE]\n\n".to_owned(),
         "data: hello\n\n".to_owned(),
         "data: {}\n\n".to_owned(),
-        r#"data: {"choices":[{"index":0,"text":"a text completion"}]}"#.to_owned(),
         r#"data: {"object":"response.created","choices":[]}"#.to_owned(),
-        format!("{CHUNK}\n\ndata: {{\"error\":{{\"message\":\"overloaded\"}}}}\n\n"),
+        r#"data: {"error":{"message":"overloaded"}}"#.to_owned(),
         format!("{CHUNK}\n\ndata: [DONE]\n\n{CHUNK}\n\n"),
+        format!("{CHUNK}\n\ndata: [DONE]\n\ndata: {{}}\n\n"),
         format!("{CHUNK}\n\ndata: {{\"object\":\"chat.compl"),
+        format!("{CHUNK}\n\ndata: {{\"choices\":[{{\"index\":1,\"text\":\"x\"}}]}}\n\n"),
+        format!("{CHUNK}\n\ndata: {{\"choices\":\"x\"}}\n\n"),
+        format!("{CHUNK}\n\ndata: {{\"choices\":[{{\"index\":1}}]}}\n\n"),
         r#"data: {"choices":[{"index":-1,"delta":{}}]}"#.to_owned(),
         r#"data: {"choices":[{"index":0,"delta":{"tool_calls":"x"}}]}"#.to_owned(),
     ];
     for row in rows {
         assert_eq!(assemble(row.as_bytes()), None, "{row}");
     }
+    assert_eq!(assemble([CHUNK.as_bytes(), b"\n\ndata: \xff\n\n"].concat().as_slice()), None);
+}
+
+#[test]
+fn chunks_are_known_by_their_shape() {
+    for (chunk, key) in [
+        (r#"{"object":"whatever","choices":[{"delta":{"content":"x"}}]}"#, "/choices/0/message/content"),
+        (r#"{"object":"whatever","choices":[{"text":"x"}]}"#, "/choices/0/text"),
+        // Both, as some providers write it.
+        (r#"{"choices":[{"delta":{"content":"x"},"text":"x"}]}"#, "/choices/0/message/content"),
+        (r#"{"choices":[{"delta":{"content":"x"},"text":"x"}]}"#, "/choices/0/text"),
+    ] {
+        let completion = assemble(format!("data: {chunk}\n\ndata: {chunk}\n\n").as_bytes()).unwrap();
+        assert_eq!(completion.pointer(key), Some(&json!("xx")), "{chunk}");
+    }
+}
+
+#[track_caller]
+fn check_others(stream: &str, others: Value) {
+    let completion = assemble(format!("{CHUNK}\n\n{stream}{CHUNK}\n\n").as_bytes()).unwrap();
+    assert_eq!(completion["choices"][0]["message"]["content"], "xx");
+    assert_eq!(completion.get(OTHER_EVENTS).unwrap_or(&Value::Null), &others, "{stream}");
+    assert_eq!(assemble(&replay(&completion, Usage::Send).unwrap().concat()).unwrap(), completion);
+}
+
+#[test]
+fn other_events_are_shown_and_streamed_again() {
+    check_others(": ping\n\nevent: ping\n\nretry: 5\n\n", json!(null));
+    check_others("data: hello\ndata: there\n\n", json!([{ "text": "hello\nthere" }]));
+    check_others("data:\n\ndata: 5\n\n", json!([{ "text": "" }, { "json": 5 }]));
+    check_others(
+        "event: ping\ndata: {\"type\":\"ping\"}\n\n",
+        json!([{ "event": "ping", "json": { "type": "ping" } }]),
+    );
+    check_others(
+        "data: {\"error\":{\"message\":\"overloaded\"}}\n\ndata: {\"choices\":null}\n\n",
+        json!([{ "json": { "error": { "message": "overloaded" } } }, { "json": { "choices": null } }]),
+    );
+    check_others(
+        "data: {\"choices\":[],\"cardan_events\":[1]}\n\n",
+        json!([{ "json": { "cardan_events": [1] } }]),
+    );
 }
 
 #[test]
 fn only_completions_are_replayed() {
-    for row in
-        [json!(null), json!([]), json!({}), json!({ "choices": [] }), json!({ "choices": [{ "text": "x" }] })]
-    {
+    let choices = json!([{ "message": { "content": "x" } }]);
+    for row in [
+        json!(null),
+        json!([]),
+        json!({}),
+        json!({ "choices": [] }),
+        json!({ "choices": [{ "text": 5 }] }),
+        json!({ "choices": [{ "text": "x" }, { "message": { "content": "x" } }] }),
+        json!({ "choices": choices, "cardan_events": {} }),
+        json!({ "choices": choices, "cardan_events": [{ "event": "a\nb", "text": "x" }] }),
+        json!({ "choices": choices, "cardan_events": [{ "text": 5 }] }),
+        json!({ "choices": choices, "cardan_events": [{ "text": "x", "json": 5 }] }),
+    ] {
         assert_eq!(replay(&row, Usage::Send), None, "{row}");
     }
 }
@@ -145,9 +202,43 @@ fn completions() -> impl Strategy<Value = Value> {
     )
 }
 
+fn text_completions() -> impl Strategy<Value = Value> {
+    let logprobs = prop_oneof![Just(None), Just(Some(json!(null))), Just(Some(json!({ "tokens": ["t"] })))];
+    let finish = prop_oneof![Just(json!("stop")), Just(json!(null))];
+    let other = prop_oneof![
+        any::<i64>().prop_map(|json| json!({ "json": { "n": json } })),
+        ".{0,8}"
+            .prop_filter("no JSON, one kind of line end", |text| {
+                !text.starts_with('{')
+                    && !text.contains('\r')
+                    && serde_json::from_str::<Value>(text).is_err()
+                    && text.trim() != "[DONE]"
+            })
+            .prop_map(|text| json!({ "event": "note", "text": text })),
+    ];
+    (proptest::collection::vec((".{0,12}", finish, logprobs), 1..4), proptest::collection::vec(other, 0..3))
+        .prop_map(|(choices, others)| {
+            let choices = choices.into_iter().enumerate().map(|(index, (text, finish, logprobs))| {
+                let mut choice = json!({ "index": index, "text": text, "finish_reason": finish });
+                if let Some(logprobs) = logprobs {
+                    choice["logprobs"] = logprobs;
+                }
+                choice
+            });
+            let mut completion = json!({ "id": "c", "object": "text_completion", "created": 7, "model": "m",
+                                         "choices": choices.collect::<Vec<Value>>() });
+            if !others.is_empty() {
+                completion[OTHER_EVENTS] = json!(others);
+            }
+            completion
+        })
+}
+
 proptest! {
     #[test]
-    fn assembling_a_replay_is_the_identity(completion in completions()) {
+    fn assembling_a_replay_is_the_identity(
+        completion in prop_oneof![completions(), text_completions()],
+    ) {
         let events = replay(&completion, Usage::Send).unwrap();
         prop_assert_eq!(assemble(&events.concat()).unwrap(), completion);
     }

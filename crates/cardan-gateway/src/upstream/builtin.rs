@@ -71,7 +71,11 @@ pub(crate) fn answer(config: &Builtin, method: &Method, path: &str, body: &[u8])
                 "message": refused.message,
                 "type": "invalid_request_error",
                 "param": refused.param,
-                "code": (refused.status == StatusCode::NOT_FOUND).then_some("not_found"),
+                "code": match (refused.status, refused.param) {
+                    (StatusCode::NOT_FOUND, Some("model")) => Some("model_not_found"),
+                    (StatusCode::NOT_FOUND, _) => Some("not_found"),
+                    _ => None,
+                },
             }});
             (refused.status, "application/json", VecDeque::from([error.to_string().into()]))
         }
@@ -349,6 +353,13 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+impl Reply {
+    /// What is still to be sent.
+    pub(crate) fn bytes(&self) -> usize {
+        self.frames.iter().map(Bytes::len).sum()
+    }
+}
+
 #[cfg(test)]
 impl Reply {
     /// A body of these frames.
@@ -381,7 +392,7 @@ impl Body for Reply {
     fn size_hint(&self) -> SizeHint {
         // A stream has no announced length, here as at its real providers.
         match self.pace.is_zero() {
-            true => SizeHint::with_exact(self.frames.iter().map(Bytes::len).sum::<usize>() as u64),
+            true => SizeHint::with_exact(self.bytes() as u64),
             false => SizeHint::default(),
         }
     }
@@ -468,6 +479,12 @@ mod tests {
             assert_eq!(assembled["choices"], whole["choices"]);
             assert_eq!(assembled.get("usage"), usage.then_some(&whole["usage"]));
         }
+        let mut request = json!({ "model": "m", "n": 2, "prompt": "a b", "stream": true });
+        let (_, stream) = ask(Method::POST, "/v1/completions", &request.to_string());
+        let assembled = completion::assemble(stream.as_bytes()).unwrap();
+        request["stream"] = json!(false);
+        let (_, whole) = ask(Method::POST, "/v1/completions", &request.to_string());
+        assert_eq!(assembled["choices"], serde_json::from_str::<Value>(&whole).unwrap()["choices"]);
     }
 
     #[test]
@@ -533,5 +550,8 @@ mod tests {
         check_refused(Method::GET, CHAT, "", 405, "use another method");
         check_refused(Method::GET, "/v1/models/x", "", 404, "the model `x` does not exist");
         check_refused(Method::GET, "/", "", 404, "unknown request: GET /");
+        let (_, body) = ask(Method::GET, "/v1/models/x", "");
+        let expected = r#"{"error":{"message":"the model `x` does not exist","type":"invalid_request_error","param":"model","code":"model_not_found"}}"#;
+        assert_eq!(body, expected);
     }
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use bytes::Bytes;
 use cardan_api::FaultPolicy;
-use cardan_gateway::{Config, UpstreamConfig};
+use cardan_gateway::{AmbiguousBodies, Config, PathMatch, UpstreamConfig};
 use cardan_manager::Bindings;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use crate::house::{House, Upstream, at, builtin, nobody, read_to_end, server, to};
 use crate::plugins::{
-    COMPLETE, REQUEST, RESPONSE, completed, head_only, on_fault, says, seen, traps, watches,
+    COMPLETE, REQUEST, RESPONSE, completed, head_only, on_fault, prebuilt, says, seen, traps, watches,
 };
 
 /// An upstream that says what it was asked.
@@ -366,4 +366,94 @@ async fn a_path_is_the_same_for_everybody_however_it_is_written() {
             assert_eq!(reply.status, StatusCode::BAD_REQUEST);
         }
     }
+}
+
+#[tokio::test]
+async fn a_plugin_moves_nobody_round_the_guards_of_the_new_path() {
+    let mut guard = says("guard", REQUEST, &json!({ "verdict": "refuse" }));
+    let Bindings::Listed(bindings) = &mut guard.bindings else { panic!("no binding") };
+    bindings[0].rule.paths = vec![glob::Pattern::new("/v1/chat/completions").unwrap()];
+    // However the plugin writes the path.
+    for (path, status) in [
+        ("/v1/chat/completions", 403),
+        ("/v1/ch%61t/completions", 403),
+        ("/v1//chat/completions", 503),
+        ("/v1/chat/completions;x", 503),
+        ("/v1/chat/completion%2573", 503),
+        ("/v1/other", 200),
+    ] {
+        for body in ["head", "whole"] {
+            let moves = says("move", REQUEST, &edits(json!({ "path": path })));
+            let moves = if body == "head" { head_only(moves) } else { moves };
+            let house = House::open(mirror().await, &[guard.clone(), moves]).await;
+            assert_eq!(house.post("/x", "{}").await.status.as_u16(), status, "{path} {body}");
+        }
+    }
+}
+
+/// What this request is told with the plugin: the message of its error, or nothing.
+async fn check_body(
+    plugin: &cardan_manager::PluginSpec,
+    head: (&str, &str),
+    body: &[u8],
+    expected: Option<&str>,
+) {
+    let house = House::open(mirror().await, std::slice::from_ref(plugin)).await;
+    let (path, content_type) = head;
+    let request = Request::post(path).header("content-type", content_type);
+    let reply = house.fetch(request, body.to_vec()).await;
+    match expected {
+        None => assert_eq!(reply.json()["body"], String::from_utf8_lossy(body).as_ref(), "{path}"),
+        Some(message) => {
+            let error = &reply.json()["error"];
+            let told = error["message"].as_str().unwrap_or_default().to_owned();
+            assert_eq!(
+                (reply.status.as_u16(), error["code"].as_str()),
+                (400, Some("json_invalid")),
+                "{told}"
+            );
+            assert!(told.ends_with(message), "{told}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn json_that_can_be_read_in_two_ways_is_shown_to_nobody() {
+    const TWICE: &[u8] = br#"{"messages":[],"messages":[{}]}"#;
+    let twice = "the name \"messages\" a second time in one object at line 1 column 25";
+    let chat = ("/v1/chat/completions", "text/plain");
+    let json = ("/any", "application/json");
+    // A plugin that is asked stops the request, so that nobody can have been asked.
+    let plugin = says("no", REQUEST, &json!({ "verdict": "refuse" }));
+    check_body(&plugin, chat, TWICE, Some(twice)).await;
+    check_body(&plugin, json, TWICE, Some(twice)).await;
+    check_body(&plugin, json, b"{\"a\":", Some("EOF while parsing a value at line 1 column 5")).await;
+    check_body(&plugin, json, b"", Some("EOF while parsing a value at line 1 column 0")).await;
+    check_body(&plugin, json, b"\xff\xfe{\0}\0", Some("bytes that are not UTF-8 at line 1 column 1")).await;
+    // A plugin that cannot read it is not to blame.
+    check_body(&prebuilt("llmproxy-zoo", &[REQUEST]), chat, b"nonsense", Some("line 1 column 2")).await;
+    // What nobody is shown, or what claims to be no JSON, is nobody's business.
+    check_body(&head_only(watches("head", REQUEST)), json, TWICE, None).await;
+    check_body(&watches("watch", REQUEST), ("/any", "text/plain"), TWICE, None).await;
+    // A plugin cannot be used to turn one into the other.
+    let moves = says("move", REQUEST, &edits(json!({ "path": "/v1/chat/completions" })));
+    check_body(&moves, ("/any", "text/plain"), TWICE, Some(twice)).await;
+    // Nor can a route.
+    let mut config = mirror().await;
+    config.routes[0].rewrite = Some("/v1/messages".to_owned());
+    config.routes[0].path = PathMatch::Exact("/any".to_owned());
+    let house = House::open(config, &[watches("watch", REQUEST)]).await;
+    assert_eq!(house.post("/any", TWICE).await.json()["error"]["code"], "json_invalid");
+    let cures = says("cure", REQUEST, &edits(json!({ "path": "/v1/messages", "body": { "json": {} } })));
+    let house = House::open(mirror().await, &[cures]).await;
+    assert_eq!(house.post("/any", TWICE).await.json()["body"], "{}");
+}
+
+#[tokio::test]
+async fn ambiguous_json_passes_where_the_operator_wants_it() {
+    let mut config = mirror().await;
+    config.ambiguous_bodies = AmbiguousBodies::PassOn;
+    let house = House::open(config, &[watches("watch", REQUEST)]).await;
+    let reply = house.post("/v1/chat/completions", "{\"a\":1,\"a\":2}").await;
+    assert_eq!(reply.json()["body"], "{\"a\":1,\"a\":2}");
 }

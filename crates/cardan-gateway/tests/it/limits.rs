@@ -1,15 +1,20 @@
 //! Nobody may take more than their share, or keep anybody waiting.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cardan_api::FaultPolicy;
 use cardan_gateway::Limits;
 use http::{Request, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Barrier;
 
-use crate::house::{House, PATIENCE, Upstream, at, builtin, nobody, read_to_end, scripted, server};
-use crate::plugins::{COMPLETE, REQUEST, completed, on_fault, spins, was_completed, watches};
+use crate::house::{
+    House, PATIENCE, Reply, Upstream, at, builtin, nobody, read_request, read_to_end, scripted, server,
+};
+use crate::plugins::{COMPLETE, REQUEST, RESPONSE, completed, on_fault, says, spins, was_completed, watches};
 
 const SHORT: Duration = Duration::from_millis(100);
 
@@ -59,6 +64,65 @@ async fn held_requests_are_bounded() {
 }
 
 #[tokio::test]
+async fn requests_that_are_held_share_one_budget() {
+    let mut config = builtin();
+    config.limits.held_bytes_max = 20_000;
+    let house = House::open(config, &[watches("watch", REQUEST)]).await;
+    let post = || house.post("/", "x".repeat(9_000));
+    let until = async |status: u16| {
+        let reached = tokio::time::timeout(PATIENCE, async {
+            loop {
+                let reply = post().await;
+                if reply.status == status {
+                    break reply;
+                }
+                tokio::time::sleep(SHORT / 10).await;
+            }
+        });
+        reached.await.unwrap()
+    };
+    let mut slow = TcpStream::connect(house.addr).await.unwrap();
+    slow.write_all(b"POST / HTTP/1.1\r\nHost: gw\r\nContent-Length: 20000\r\n\r\n").await.unwrap();
+    slow.write_all(&[b'x'; 15_000]).await.unwrap();
+    let refused = until(503).await;
+    assert_eq!(
+        (&refused.json()["error"]["code"], refused.header("retry-after")),
+        (&"overloaded".into(), Some("1"))
+    );
+    // What a client that has gone took up is given back, and so is what each exchange took up.
+    drop(slow);
+    until(404).await;
+    for _ in 0..20 {
+        assert_eq!(post().await.status, StatusCode::NOT_FOUND);
+    }
+}
+
+#[tokio::test]
+async fn answers_and_copies_find_room_in_the_same_budget() {
+    let upstream = server(|request| http::Response::new(request.into_body())).await;
+    let mut config = at(&[upstream]);
+    config.limits.held_bytes_max = 1_000;
+    let body = || "x".repeat(1_500);
+    let code = |reply: &Reply| (reply.status.as_u16(), reply.json()["error"]["code"].clone());
+
+    let house = House::open(config.clone(), &[watches("watch", RESPONSE)]).await;
+    assert_eq!(code(&house.post("/", body()).await), (503, "busy".into()));
+    let skips = on_fault(watches("watch", RESPONSE), FaultPolicy::Skip);
+    let house = House::open(config.clone(), &[skips]).await;
+    assert_eq!(house.post("/", body()).await.text(), body());
+
+    let house = House::open(config.clone(), &[watches("watch", COMPLETE)]).await;
+    assert_eq!(house.post("/no-room", body()).await.text(), body());
+    assert_eq!(completed("/no-room").await["request"]["body"], serde_json::Value::Null);
+    assert_eq!(house.post("/room", "body").await.text(), "body");
+    assert_eq!(completed("/room").await["request"]["body"]["text"], "body");
+
+    let verdict = serde_json::json!({ "verdict": "respond", "body": { "text": body() } });
+    let house = House::open(config, &[says("says", REQUEST, &verdict)]).await;
+    assert_eq!(code(&house.get("/").await), (503, "overloaded".into()));
+}
+
+#[tokio::test]
 async fn streamed_requests_are_bounded() {
     let mut config = at(&[server(|_| http::Response::default()).await]);
     config.limits.request_body_bytes_max = 10;
@@ -79,6 +143,28 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
             .raw("POST /v1/chat/completions HTTP/1.1\r\nHost: gw\r\nContent-Length: 10\r\n\r\nhalf")
             .await;
         assert!(reply.starts_with("HTTP/1.1 408 "), "{reply}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_trickles_is_not_waited_for_for_ever() {
+    let upstream = server(|request| http::Response::new(request.into_body())).await;
+    for (mut config, plugins) in
+        [(builtin(), vec![watches("watch", REQUEST)]), (builtin(), vec![]), (at(&[upstream]), vec![])]
+    {
+        config.timeouts.request = SHORT * 3;
+        let house = House::open(config, &plugins).await;
+        let (mut reads, mut writes) = TcpStream::connect(house.addr).await.unwrap().into_split();
+        writes.write_all(b"POST / HTTP/1.1\r\nHost: gw\r\nContent-Length: 100000\r\n\r\n").await.unwrap();
+        let trickle = tokio::spawn(async move {
+            while writes.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(SHORT / 10).await;
+            }
+        });
+        let mut reply = [0; 12];
+        tokio::time::timeout(PATIENCE, reads.read_exact(&mut reply)).await.unwrap().unwrap();
+        assert_eq!(&reply, b"HTTP/1.1 408");
+        trickle.abort();
     }
 }
 
@@ -128,6 +214,41 @@ async fn connections_are_bounded() {
     assert!(tokio::time::timeout(SHORT, &mut second).await.is_err());
     drop(first);
     assert_eq!(second.await.status, StatusCode::OK);
+}
+
+/// How many connections an upstream sees from two rounds of two requests at once.
+async fn connections_for_two_pairs(idle_max: usize) -> usize {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = at(&[listener.local_addr().unwrap()]);
+    config.startup.idle_connections_per_upstream_max = idle_max;
+    let count = Arc::new(AtomicUsize::new(0));
+    let (counted, both) = (count.clone(), Arc::new(Barrier::new(2)));
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let both = both.clone();
+            tokio::spawn(async move {
+                while !read_request(&mut stream).await.is_empty() {
+                    both.wait().await;
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+                }
+            });
+        }
+    });
+    let house = House::open(config, &[]).await;
+    for _ in 0..2 {
+        tokio::join!(house.get("/"), house.get("/"));
+        // Connections go back into the pool a moment after the client has its answer.
+        tokio::time::sleep(SHORT * 3).await;
+    }
+    count.load(Ordering::Relaxed)
+}
+
+#[tokio::test]
+async fn idle_connections_to_upstreams_are_bounded() {
+    for (idle_max, expected) in [(64, 2), (1, 3), (0, 4)] {
+        assert_eq!(connections_for_two_pairs(idle_max).await, expected, "{idle_max} idle");
+    }
 }
 
 #[tokio::test]

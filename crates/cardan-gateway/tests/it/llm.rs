@@ -135,6 +135,40 @@ async fn a_mask_masks_in_both_forms() {
 }
 
 #[tokio::test]
+async fn a_mask_masks_text_completions_and_streams_with_other_events_in_them() {
+    let house = House::open(builtin(), &[prebuilt("pii-mask", &[RESPONSE])]).await;
+    let request = json!({ "model": "m", "stream": true, "prompt": "write to ann@example.com" });
+    let reply = house.post("/v1/completions", request.to_string()).await;
+    assert!(
+        !reply.text().contains("ann@") && reply.text().contains("You said: write to ["),
+        "{}",
+        reply.text()
+    );
+    assert!(
+        reply.text().contains(r#""object":"text_completion""#) && reply.text().ends_with("data: [DONE]\n\n")
+    );
+
+    let chunk = |text: &str| {
+        format!(
+            r#"data: {{"object":"chat.completion.chunk","choices":[{{"index":0,"delta":{{"content":"{text}"}}}}]}}"#
+        )
+    };
+    let events = format!(
+        ": ping\n\n{}\n\nevent: ping\ndata: {{\"type\":\"ping\"}}\n\n{}\n\ndata: {{\"error\":{{}}}}\n\n",
+        chunk("ann@exa"),
+        chunk("mple.com"),
+    );
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+    let (addr, _) = scripted(format!("{head}{events}")).await;
+    let house = House::open(at(&[addr]), &[prebuilt("pii-mask", &[RESPONSE])]).await;
+    let reply = house.post(CHAT, chat("x", true)).await;
+    assert_eq!(streamed_text(reply.text()), "[EMAIL]");
+    for kept in ["event: ping\ndata: {\"type\":\"ping\"}\n\n", "data: {\"error\":{}}\n\n"] {
+        assert!(reply.text().contains(kept), "{}", reply.text());
+    }
+}
+
+#[tokio::test]
 async fn a_refused_stream_is_refused_before_its_first_byte() {
     let refuse = says("no", RESPONSE, &json!({ "verdict": "refuse", "kind": "leak", "message": "no" }));
     let house = House::open(builtin(), &[refuse]).await;

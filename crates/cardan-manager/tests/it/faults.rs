@@ -69,7 +69,7 @@ async fn policies() {
 async fn all_instances_in_use() {
     let manager = manager(
         "- {name: only-one, source: prebuilt/llmproxy-zoo.wasm, instance: visit, limits: {instances: 1, \
-            deadline: 100ms}, bindings: [{hook: http.request}]}",
+            deadline: 100ms}, bindings: [{hook: http.request}, {hook: http.response}]}",
     );
     let mut first = manager.open(None);
     ask_request(&mut first, &mut request("{}")).await;
@@ -112,6 +112,19 @@ async fn a_dropped_question_was_not_answered() {
     assert!(gave_up.is_err());
     assert!(!chain.is_done());
     assert_eq!(told(&visit.ask(&mut chain, &mut event).await), "fault: deadline");
+}
+
+#[tokio::test]
+async fn decisions_are_capped() {
+    let manager = manager(
+        "- {name: bad, source: hostile/trap_unreachable.wat, dialect: cardan, \
+        bindings: [{hook: http.request, entry: http_request, on_fault: skip}]}",
+    );
+    let mut visit = manager.open(None);
+    for _ in 0..1_030 {
+        ask_request(&mut visit, &mut request("{}")).await;
+    }
+    assert_eq!((visit.decisions().len(), visit.decisions_not_kept()), (1_024, 6));
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! Who is asked, in which order, and what each one gets to see.
 
+use std::sync::OnceLock;
+
 use bytes::Bytes;
-use cardan_api::http::HttpRequest;
+use cardan_api::http::{HttpRequest, HttpResponse};
 use cardan_api::{BodyNeed, Fault};
 use cardan_manager::Progress;
 
@@ -97,24 +99,106 @@ async fn a_plugin_sees_the_edits_of_those_before_it() {
     assert_eq!(outer["metadata"]["req_id"], visit.id());
 }
 
+/// A plugin that moves requests to this path.
+fn mover(name: &str, binding: &str, path: &str) -> String {
+    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let source = FOLDER.get_or_init(|| tempfile::tempdir().unwrap()).path().join(format!("{name}.wat"));
+    let verdict = serde_json::json!({ "verdict": "continue", "edits": { "path": path } });
+    std::fs::write(&source, crate::support::answering(&verdict.to_string())).unwrap();
+    format!(
+        "- {{name: {name}, source: '{}', bindings: [{{hook: http.request{binding}}}]}}\n",
+        source.display()
+    )
+}
+
 #[tokio::test]
-async fn an_edited_path_takes_nobody_out_of_the_walk() {
-    let moved = tempfile::tempdir().unwrap();
-    let source = moved.path().join("mover.wat");
-    std::fs::write(&source, crate::support::answering(r#"{"verdict":"continue","edits":{"path":"/b"}}"#))
-        .unwrap();
-    let yaml = format!(
-        "- {{name: mover, source: '{}'}}\n{}{}",
-        source.display(),
-        zoo("for-a", ", match: {paths: [/a]}", "{}"),
-        zoo("for-b", ", match: {paths: [/b]}", "{}"),
-    );
-    let manager = manager(&yaml);
+async fn who_is_for_the_request_as_it_came_or_as_it_leaves_is_asked_once() {
+    async fn check(plugins: &[String], left: &str, asked: &str) {
+        let manager = manager(&plugins.concat());
+        let mut event = request("{}");
+        event.path = "/a".to_owned();
+        let mut visit = manager.open(None);
+        let mut chain = visit.chain::<HttpRequest>(&event);
+        assert_eq!(told(&visit.ask(&mut chain, &mut event).await), "done");
+        assert_eq!((event.path.as_str(), walked(&visit).as_str()), (left, asked));
+        assert_eq!(told(&visit.ask(&mut chain, &mut event).await), "done");
+        assert_eq!(walked(&visit), asked, "asked again, nobody is");
+    }
+    let to_b = || mover("to-b", ", phase: ingress", "/b");
+    let for_path = |path: &str| zoo(&format!("for{}", path.replace('/', "-")), &only(path), "{}");
+    check(&[to_b(), for_path("/a"), for_path("/b"), for_path("/c")], "/b", "to-b for-a for-b").await;
+    // Who is for both is asked once, where it stands.
+    check(&[zoo("both", &only("/?"), "{}"), to_b(), for_path("/b")], "/b", "to-b both for-b").await;
+    // Those who are asked then may move it on.
+    let on = [to_b(), mover("b-to-c", &only("/b"), "/c"), for_path("/c"), for_path("/b")];
+    check(&on, "/c", "to-b b-to-c for-b for-c").await;
+    // Round in a circle is no way round anybody, and has an end.
+    let circle = [to_b(), mover("b-to-a", &only("/b"), "/a"), for_path("/a")];
+    check(&circle, "/a", "to-b for-a b-to-a").await;
+    check(&[mover("same", "", "/a"), for_path("/b")], "/a", "same").await;
+}
+
+fn only(path: &str) -> String {
+    format!(", match: {{paths: ['{path}']}}")
+}
+
+#[tokio::test]
+async fn who_joins_a_walk_is_shown_the_body_too() {
+    let guard = zoo("guard", &only("/b"), "{behave: block}");
+    let manager = manager(&[mover("mover", ", body: none", "/b"), guard].concat());
+    let mut event = request("{}");
+    (event.path, event.body) = ("/a".to_owned(), None);
+    let mut visit = manager.open(None);
+    let mut chain = visit.chain::<HttpRequest>(&event);
+    assert_eq!(told(&visit.ask(&mut chain, &mut event).await), "needs body");
+    event.body = Some(Bytes::from_static(b"{}"));
+    assert_eq!(told(&visit.ask(&mut chain, &mut event).await), "refuse 403 zoo: blocked by the zoo");
+    assert_eq!(told(&visit.ask(&mut chain, &mut event).await), "done");
+    assert_eq!(walked(&visit), "mover guard!", "a stopped walk does not go on");
+}
+
+#[tokio::test]
+async fn a_host_that_edits_the_event_asks_again() {
+    let manager = manager(&[zoo("all", "", "{}"), zoo("for-b", &only("/b"), "{}")].concat());
+    let mut event = request("{}");
+    event.path = "/%62".to_owned();
+    let mut visit = manager.open(None);
+    let mut chain = visit.chain::<HttpRequest>(&event);
+    visit.ask(&mut chain, &mut event).await;
+    event.path = "/b".to_owned();
+    visit.ask(&mut chain, &mut event).await;
+    assert_eq!(walked(&visit), "all for-b");
+}
+
+#[tokio::test]
+async fn later_hooks_are_for_both_requests_too() {
+    let at_response = |name: &str, path: &str| {
+        let rule = format!("match: {{paths: ['{path}']}}");
+        format!(
+            "- {{name: {name}, source: prebuilt/llmproxy-zoo.wasm, limits: {{deadline: 5s}}, \
+               bindings: [{{hook: http.response, {rule}}}]}}\n"
+        )
+    };
+    let plugins = [mover("mover", "", "/b"), at_response("a", "/a"), at_response("b", "/b")];
+    let manager = manager(&[plugins.concat(), at_response("c", "/c")].concat());
     let mut event = request("{}");
     event.path = "/a".to_owned();
     let mut visit = manager.open(None);
     ask_request(&mut visit, &mut event).await;
-    assert_eq!((event.path.as_str(), walked(&visit).as_str()), ("/b", "mover for-a"));
+    let mut answer = response(event, "{}");
+    assert_eq!(visit.body_need::<HttpResponse>(&answer), BodyNeed::Whole);
+    ask_response(&mut visit, &mut answer).await;
+    assert_eq!(walked(&visit), "mover a b");
+
+    // Also where the walk that moved it did not come to its end.
+    let plugins = [mover("mover", "", "/b"), zoo("no", "", "{behave: block}"), at_response("a", "/a")];
+    let manager = crate::support::manager(&plugins.concat());
+    let mut event = request("{}");
+    event.path = "/a".to_owned();
+    let mut visit = manager.open(None);
+    ask_request(&mut visit, &mut event).await;
+    ask_response(&mut visit, &mut response(event, "{}")).await;
+    assert_eq!(walked(&visit), "mover no! a");
 }
 
 #[tokio::test]

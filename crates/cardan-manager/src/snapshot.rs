@@ -1,0 +1,36 @@
+//! What one request sees of the plugins, from its first hook to its last.
+
+use std::sync::Arc;
+
+use cardan::Plugin;
+
+use crate::chain::Chains;
+use crate::loaded::Loaded;
+use crate::pairing::{Pairs, Slot};
+
+/// An immutable set of plugins, the order in which they are asked, and what hosts keep beside them.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    pub(crate) generation: u64,
+    pub(crate) plugins: Vec<Arc<Loaded>>,
+    pub(crate) chains: Arc<Chains>,
+    pub(crate) pairs: Pairs,
+}
+
+impl Snapshot {
+    /// Counts the deployments of a manager, from 0 for the empty one.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The loaded plugins, in the order of installation.
+    pub fn plugins(&self) -> impl Iterator<Item = &Plugin> {
+        self.plugins.iter().map(|loaded| &loaded.plugin)
+    }
+
+    /// What the host with this slot keeps beside the plugins. `None` for a slot made after this snapshot,
+    /// or by another manager.
+    pub fn paired<T: Send + Sync + 'static>(&self, slot: &Slot<T>) -> Option<Arc<T>> {
+        self.pairs.get(slot)
+    }
+}

@@ -208,6 +208,32 @@ fn results_of_calls() {
     assert_eq!((echoed.code, echoed.stdout.as_slice()), (Some(0), &b"\0\xff\x80\n"[..]), "{echoed:?}");
 }
 
+/// A guard that lets pass what it cannot read is none, whatever the operator's failure policy.
+#[test]
+fn example_guards_refuse_what_they_cannot_read() {
+    let surrogate = r#"{"messages":"\ud800"}"#.to_owned();
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    let check = |module: &str, export: &str, event: String, says: &str| {
+        let run = finish(cardan().arg("call").arg(guest(module)).args([export, event.as_str()]), b"");
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{module}: {run:?}");
+        assert!(run.text().contains(says), "{module} {export}: {says} is not in {}", run.text());
+    };
+    for body in [&surrogate, &deep] {
+        let event = |of: &str| format!(r#"{{"{of}":{{"body":{{"json":{body}}}}}}}"#);
+        check("pii-mask.wasm", "http_request", event("request"), r#""verdict":"refuse","status":400"#);
+        check("pii-mask.wasm", "http_response", event("response"), r#""verdict":"refuse","status":502"#);
+        check("prompt-guard.wasm", "handle", format!(r#"{{"body":{body}}}"#), r#""status_code":400"#);
+    }
+    let text = r#"{"request":{"body":{"text":"{\"messages\":"}}}"#.to_owned();
+    check("pii-mask.wasm", "http_request", text, r#""kind":"unreadable_body""#);
+    let pieces = r#"{"response":{"body":{"text":"data: {\"t\":\"a@\"}\ndata: {\"t\":\"b.example\"}"}}}"#;
+    check("pii-mask.wasm", "http_response", pieces.to_owned(), r#""kind":"unreadable_answer""#);
+    let words = r#""config":{"words":["zeus"],"max_messages":1}"#;
+    check("redact-go.wasm", "handle", format!(r#"{{{words},"body":{deep}}}"#), r#""status_code":400"#);
+    check("redact-go.wasm", "handle", format!(r#"{{{words},"body":{surrogate}}}"#), r#""status_code":400"#);
+    check("limit-c.wasm", "handle", format!(r#"{{{words},"body":{{"n":{deep}}}}}"#), r#""status_code":400"#);
+}
+
 #[test]
 fn json_documents() {
     let dir = shelf();

@@ -141,11 +141,25 @@ fn read_input(input: &str) -> Result<Vec<u8>, Failure> {
     if input != "-" {
         return Ok(input.as_bytes().to_owned());
     }
+    // A plugin is given its input in its memory, so more than this would not reach it.
+    let bytes_max = Limits::default().memory_bytes_max;
     let mut bytes = Vec::new();
-    match std::io::stdin().lock().read_to_end(&mut bytes) {
+    match std::io::stdin().lock().take(bytes_max + 1).read_to_end(&mut bytes) {
+        Ok(_) if bytes.len() as u64 > bytes_max => Err(Failure::unusable(format_args!(
+            "standard input is more than {} MiB, which is all the memory that the plugin has",
+            bytes_max >> 20
+        ))),
         Ok(_) => Ok(bytes),
         Err(error) => Err(Failure::failed(format_args!("cannot read standard input: {error}"))),
     }
+}
+
+/// What a file begins with, as much of it as tells what it is.
+fn beginning(file: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(file).and_then(|file| file.take(8).read_to_end(&mut bytes));
+    // Only advice is lost with it.
+    read.map_or_else(|_| Vec::new(), |_| bytes)
 }
 
 /// The error, with what to do about it where that is not in its words.
@@ -161,8 +175,7 @@ fn advice(plugin: &Path, error: &Error) -> String {
     let file = plugin.display();
     match error.kind() {
         ErrorKind::Format => {
-            let bytes = std::fs::read(plugin).unwrap_or_default();
-            match bytes.as_slice() {
+            match beginning(plugin).as_slice() {
                 [] => format!("; {file} is empty"),
                 // The layer, in the upper half of the version, is 1.
                 [0, b'a', b's', b'm', _, _, 1, 0, ..] => {

@@ -5,6 +5,7 @@
 //! manager act on.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -213,8 +214,22 @@ pub(crate) fn read(path: &Path, environment: Environment<'_>) -> Result<Resolved
         .map_err(|failure| Failure::unusable(format_args!("{}: {failure}", path.display())))
 }
 
+/// Most bytes of a configuration or manifest.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// Reads a file, or what a pipe brings: configurations may be made on the fly.
 fn read_text(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path).map_err(|error| {
+    let mut text = String::new();
+    let read =
+        std::fs::File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(Failure::unusable(format_args!(
+            "cannot read {}: it is larger than {} MiB",
+            path.display(),
+            FILE_BYTES_MAX >> 20
+        )));
+    }
+    read.map(|_| text).map_err(|error| {
         let hint = if error.kind() == std::io::ErrorKind::NotFound {
             "; name one with --config, or see what one looks like with `cardan demo --dir DIR`"
         } else {

@@ -1,5 +1,6 @@
 //! Where a plugin comes from, and what its bytes are.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
@@ -85,21 +86,36 @@ impl Source {
     }
 }
 
+/// Most bytes of a module or manifest in a file.
+const FILE_BYTES_MAX: u64 = 256 << 20;
+
+/// Reads a regular file: a device may have no end, and a pipe nobody who writes to it.
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|error| {
-        let why = match error.kind() {
-            std::io::ErrorKind::NotFound => "entity not found".to_owned(),
-            std::io::ErrorKind::IsADirectory => "is a directory".to_owned(),
-            _ => error.to_string(),
-        };
-        Error::source(format!("Unable to load Wasm file {path:?}: {why}"))
-    })
+    let unable = |why: &str| Error::source(format!("Unable to load Wasm file {path:?}: {why}"));
+    let failed = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => unable("entity not found"),
+        _ => unable(&error.to_string()),
+    };
+    // Before it is opened, which for a pipe may never end.
+    let found = std::fs::metadata(path).map_err(failed)?;
+    if !found.is_file() {
+        return Err(unable(if found.is_dir() { "is a directory" } else { "is not a regular file" }));
+    }
+    let too_large = || unable(&format!("is larger than {} MiB", FILE_BYTES_MAX >> 20));
+    if found.len() > FILE_BYTES_MAX {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    // It may grow meanwhile.
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX { Err(too_large()) } else { Ok(bytes) }
 }
 
 /// Digest of the module in a file, as [`crate::Inspection::digest`] has it; `None` if the file holds no
 /// single module. For noticing that a plugin's file has changed.
 pub fn file_digest(path: &Path) -> Option<String> {
-    match Content::recognise(std::fs::read(path).ok()?).ok()? {
+    match Content::recognise(read_file(path).ok()?).ok()? {
         Content::Module(bytes) => Some(hex(&Sha256::digest(&bytes))),
         Content::Manifest(_) => None,
     }

@@ -125,6 +125,32 @@ fn what_is_no_plugin() {
     }
 }
 
+/// Whatever a path leads to, reading it ends, and soon.
+#[test]
+fn what_is_no_file_of_a_plugin() {
+    let dir = shelf();
+    let fifo = dir.path().join("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    // Sparse: it takes up no room.
+    fs::File::create(dir.path().join("huge.wasm")).unwrap().set_len(10 << 30).unwrap();
+    fs::write(dir.path().join("huge.json"), r#"{"wasm":[{"path":"huge.wasm"}]}"#).unwrap();
+    for (path, says) in [
+        ("fifo", "fifo\": is not a regular file"),
+        ("/dev/zero", "/dev/zero\": is not a regular file"),
+        ("folder", "is a directory"),
+        ("huge.wasm", "is larger than 256 MiB"),
+        ("huge.json", "is larger than 256 MiB"),
+    ] {
+        check_error(&run(&dir, &["call", path, "run"]), UNUSABLE, &[says]);
+        check_error(&run(&dir, &["inspect", path]), UNUSABLE, &[says]);
+        fs::write(dir.path().join("c.yaml"), format!("plugins: [{{name: a, source: {path}}}]")).unwrap();
+        check_error(&run(&dir, &["validate", "-c", "c.yaml"]), UNUSABLE, &["plugin a: ", says]);
+    }
+    check_error(&run(&dir, &["validate", "-c", "/dev/zero"]), UNUSABLE, &["it is larger than 16 MiB"]);
+    let piped = run_with(&dir, &["call", "kitchen.wasm", "consume", "-"], &vec![7; (64 << 20) + 1]);
+    check_error(&piped, UNUSABLE, &["standard input is more than 64 MiB"]);
+}
+
 #[test]
 fn what_does_not_link() {
     let dir = shelf();

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use cardan::InstanceMode;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::output::Format;
@@ -22,7 +23,7 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Shared {
     /// Where compiled plugins are kept between runs [default: the user's cache directory]
-    #[arg(long, global = true, env = "CARDAN_CACHE_DIR", value_name = "DIR")]
+    #[arg(long, global = true, env = "CARDAN_CACHE_DIR", value_name = "DIR", value_parser = directory())]
     pub(crate) cache_dir: Option<PathBuf>,
     /// Compile plugins at every start
     #[arg(long, global = true)]
@@ -143,6 +144,11 @@ pub(crate) enum SchemaOf {
     Event,
     /// What it returns
     Verdict,
+}
+
+/// Accepts nothing at all too, since an empty variable counts as not set.
+fn directory() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 fn parse_mode(text: &str) -> Result<InstanceMode, String> {

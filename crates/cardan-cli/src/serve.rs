@@ -73,15 +73,20 @@ pub(crate) fn serve(
 /// An engine with the real capabilities.
 pub(crate) fn engine(shared: &Shared) -> Result<Engine, Failure> {
     let http = HttpService::new().map_err(Failure::failed)?;
-    let cache_dir = if shared.no_cache { None } else { shared.cache_dir.clone().or_else(default_cache_dir) };
+    let chosen = shared.cache_dir.clone().filter(|dir| !dir.as_os_str().is_empty());
+    let cache_dir = if shared.no_cache { None } else { chosen.or_else(default_cache_dir) };
+    if cache_dir.is_none() && !shared.no_cache {
+        tracing::info!("no compile cache: set HOME, XDG_CACHE_HOME or CARDAN_CACHE_DIR to start faster");
+    }
     Engine::new(EngineConfig { cache_dir, http: Some(Arc::new(http)), ..EngineConfig::default() })
         .map_err(|error| Failure::failed(format_args!("{error}; or run with --no-cache")))
 }
 
-/// The place the XDG base directory specification has for caches, where there is a home.
+/// The place the XDG base directory specification has for caches, where there is a home. Variables that
+/// are empty or hold a relative path count as not set there.
 fn default_cache_dir() -> Option<PathBuf> {
-    let base = environment("XDG_CACHE_HOME").filter(|dir| dir.starts_with('/')).map(PathBuf::from);
-    let base = base.or_else(|| environment("HOME").map(|home| Path::new(&home).join(".cache")))?;
+    let absolute = |name| environment(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
+    let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
     Some(base.join("cardan"))
 }
 

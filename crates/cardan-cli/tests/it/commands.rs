@@ -422,6 +422,30 @@ fn the_compile_cache() {
     check(&call(&["--cache-dir", "/proc/nowhere", "--no-cache"]));
 }
 
+/// Variables that are empty or relative count as not set, and nothing is left where the command was run.
+#[test]
+fn a_cache_without_a_place() {
+    let dir = shelf();
+    let check = |variables: [(&str, &str); 3], cache: &str| {
+        let mut command = cardan();
+        command.envs(variables).env("CARDAN_LOG", "cardan_cli=info,cardan=info,warn");
+        let run = finish(command.current_dir(dir.path()).args(["call", "echo.wasm", "echo", "hi"]), b"");
+        assert_eq!((run.code, run.text()), (Some(0), "hi"), "{variables:?}: {run:?}");
+        assert_eq!(run.stderr.contains("no compile cache"), cache.is_empty(), "{variables:?}: {run:?}");
+        let there = |path: &str| dir.path().join(path).exists();
+        assert!(cache.is_empty() || there(cache), "{variables:?}");
+        assert!(![".cache", "cardan", "rel"].into_iter().any(there), "{variables:?}");
+    };
+    let home = dir.path().join("home").display().to_string();
+    let xdg = format!("{home}/xdg");
+    let variables = |own, xdg, home| [("CARDAN_CACHE_DIR", own), ("XDG_CACHE_HOME", xdg), ("HOME", home)];
+    check(variables("", "", ""), "");
+    check(variables("", "rel", "rel"), "");
+    check(variables("", "rel", &home), "home/.cache/cardan");
+    check(variables("", &xdg, ""), "home/xdg/cardan");
+    check(variables("own", "", ""), "own");
+}
+
 fn is_compiled(path: &std::path::Path) -> bool {
     path.extension().is_some_and(|extension| extension == "cwasm")
 }

@@ -208,7 +208,7 @@ pub(crate) fn environment(name: &str) -> Option<String> {
 /// Reads and resolves a configuration file.
 pub(crate) fn read(path: &Path, environment: Environment<'_>) -> Result<Resolved, Failure> {
     let text = read_text(path)?;
-    let file: File = parse_yaml(path, &text)?;
+    let file: File = parse_yaml(path, &text, "`upstreams`, `routes` and `plugins` are missing")?;
     let base = path.parent().unwrap_or(Path::new(""));
     file.resolve(base, environment)
         .map_err(|failure| Failure::unusable(format_args!("{}: {failure}", path.display())))
@@ -239,10 +239,16 @@ fn read_text(path: &Path) -> Result<String, Failure> {
     })
 }
 
-fn parse_yaml<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, Failure> {
-    serde_saphyr::from_str(text).map_err(|error: serde_saphyr::Error| {
+/// A file that says nothing is refused: more likely it is half written than meant, and to go by it would be
+/// to go on without a single guard.
+fn parse_yaml<T: serde::de::DeserializeOwned>(path: &Path, text: &str, missing: &str) -> Result<T, Failure> {
+    let document: Option<T> = serde_saphyr::from_str(text).map_err(|error: serde_saphyr::Error| {
         let what = error.without_snippet().render_with_formatter(&serde_saphyr::UserMessageFormatter);
         Failure::unusable(format_args!("{}: {what}", path.display()))
+    })?;
+    document.ok_or_else(|| {
+        let path = path.display();
+        Failure::unusable(format_args!("{path}: it is empty, or has nothing but comments: {missing}"))
     })
 }
 
@@ -373,7 +379,8 @@ impl LlmProxy {
         let mut entries: Vec<llmproxy::Entry> = Vec::new();
         for manifest in &self.manifests {
             let path = base.join(manifest);
-            let document: llmproxy::Document = parse_yaml(&path, &read_text(&path)?)?;
+            let document: llmproxy::Document =
+                parse_yaml(&path, &read_text(&path)?, "`[]` is a manifest without plugins")?;
             for entry in document.into_entries() {
                 match entries.iter_mut().find(|earlier| earlier.name == entry.name) {
                     Some(earlier) => *earlier = entry,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use cardan::{Engine, EngineConfig};
 use cardan_gateway::Gateway;
-use cardan_manager::{Applied, ApplyError, Manager, Pairing, PluginSpec};
+use cardan_manager::{Applied, ApplyError, Bindings, Manager, Pairing, PluginSpec};
 use cardan_services::HttpService;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,7 +38,7 @@ pub(crate) fn serve(
     let manager = Manager::new(engine(shared)?, RandomState::new().hash_one(std::process::id()));
     warn(&resolved);
     let applied = apply(&manager, &resolved.plugins, Vec::new())?;
-    report(&applied);
+    report(&applied, &[]);
     let gateway = Gateway::new(resolved.gateway, manager.clone())
         .map_err(|error| Failure::unusable(format_args!("{}: {error}", path.display())))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -59,8 +59,8 @@ pub(crate) fn serve(
         })?;
         let signals = Signals::new()?;
         ready(address)?;
-        let reloads =
-            tokio::spawn(reload_on(signals.reload, path.to_owned(), fixed, manager, gateway.clone()));
+        let reloads = Reloads { path: path.to_owned(), fixed, manager, gateway: gateway.clone() };
+        let reloads = tokio::spawn(reloads.on(signals.reload, resolved.plugins));
         gateway.serve(listener, stop_on(signals.interrupt, signals.terminate)).await;
         reloads.abort();
         Ok(())
@@ -128,7 +128,8 @@ pub(crate) fn warn(resolved: &Resolved) {
     }
 }
 
-fn report(applied: &Applied) {
+/// What was done, and in which places a plugin of `before` is asked no more.
+fn report(applied: &Applied, before: &[PluginSpec]) {
     tracing::info!(
         generation = applied.generation,
         loaded = applied.loaded.join(", "),
@@ -136,6 +137,14 @@ fn report(applied: &Applied) {
         dropped = applied.dropped.join(", "),
         "plugins"
     );
+    for plugin in before.iter().filter(|plugin| applied.dropped.contains(&plugin.name)) {
+        let hooks: Vec<&str> = match &plugin.bindings {
+            Bindings::Listed(bindings) => bindings.iter().map(|binding| binding.hook.name).collect(),
+            Bindings::Exported => vec!["every hook it has an export for"],
+        };
+        let hooks = hooks.join(", ");
+        tracing::warn!(plugin = plugin.name, hooks, "dropped: the configuration has it no more");
+    }
 }
 
 struct Signals {
@@ -165,44 +174,49 @@ async fn stop_on(mut interrupt: tokio::signal::unix::Signal, mut terminate: toki
     tracing::info!("stopping: requests under way may finish");
 }
 
-/// Reads the configuration again at each SIGHUP. Whatever is wrong with it, what runs goes on.
-async fn reload_on(
-    mut hangup: tokio::signal::unix::Signal,
+/// What reading the configuration again takes.
+#[derive(Clone)]
+struct Reloads {
     path: PathBuf,
+    /// Where the file said to listen at the start, if that counts.
     fixed: Option<SocketAddr>,
     manager: Manager,
     gateway: Gateway,
-) {
-    while hangup.recv().await.is_some() {
-        let (path, manager, gateway) = (path.clone(), manager.clone(), gateway.clone());
-        // Reading and compiling block, and clients are served meanwhile.
-        let reloaded = tokio::task::spawn_blocking(move || reload(&path, fixed, &manager, &gateway)).await;
-        match reloaded {
-            Ok(Ok(applied)) => report(&applied),
-            Ok(Err(failure)) => {
-                tracing::error!("configuration not reloaded, the old one is in force: {failure}")
-            }
-            Err(error) => tracing::error!(%error, "configuration not reloaded, the old one is in force"),
-        }
-    }
 }
 
-fn reload(
-    path: &Path,
-    fixed: Option<SocketAddr>,
-    manager: &Manager,
-    gateway: &Gateway,
-) -> Result<Applied, Failure> {
-    let resolved = config::read(path, &environment)?;
-    if fixed.is_some_and(|fixed| fixed != resolved.listen) {
-        return Err(Failure::unusable(format_args!(
-            "{}: listen: it cannot change while clients are served; start again for {}",
-            path.display(),
-            resolved.listen
-        )));
+impl Reloads {
+    /// Reads the configuration again at each SIGHUP. Whatever is wrong with it, what runs goes on.
+    async fn on(self, mut hangup: tokio::signal::unix::Signal, mut plugins: Vec<PluginSpec>) {
+        while hangup.recv().await.is_some() {
+            let reloads = self.clone();
+            // Reading and compiling block, and clients are served meanwhile.
+            match tokio::task::spawn_blocking(move || reloads.reload()).await {
+                Ok(Ok((applied, next))) => {
+                    report(&applied, &plugins);
+                    plugins = next;
+                }
+                Ok(Err(failure)) => {
+                    tracing::error!("configuration not reloaded, the old one is in force: {failure}")
+                }
+                Err(error) => tracing::error!(%error, "configuration not reloaded, the old one is in force"),
+            }
+        }
     }
-    warn(&resolved);
-    // Routes and plugins change in one step, and only once everything that can be wrong was found not to be.
-    let pairing = gateway.pairing(resolved.gateway).map_err(Failure::unusable)?;
-    apply(manager, &resolved.plugins, vec![pairing])
+
+    fn reload(&self) -> Result<(Applied, Vec<PluginSpec>), Failure> {
+        let resolved = config::read(&self.path, &environment)?;
+        if self.fixed.is_some_and(|fixed| fixed != resolved.listen) {
+            return Err(Failure::unusable(format_args!(
+                "{}: listen: it cannot change while clients are served; start again for {}",
+                self.path.display(),
+                resolved.listen
+            )));
+        }
+        warn(&resolved);
+        // Routes and plugins change in one step, and only once everything that can be wrong was found not
+        // to be.
+        let pairing = self.gateway.pairing(resolved.gateway).map_err(Failure::unusable)?;
+        let applied = apply(&self.manager, &resolved.plugins, vec![pairing])?;
+        Ok((applied, resolved.plugins))
+    }
 }

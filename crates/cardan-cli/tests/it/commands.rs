@@ -316,7 +316,8 @@ fn json_documents() {
 fn wrong_configurations() {
     let dir = shelf();
     let traps = root().join("guests/hostile/start_traps.wat").display().to_string();
-    let rows: [(&str, &[&str]); 16] = [
+    let rows: [(&str, &[&str]); 17] = [
+        ("# soon\n", &["c.yaml: it is empty, or has nothing but comments"]),
         ("listen: [", &["c.yaml: ", "line 1"]),
         ("lisen: 1", &["unknown field `lisen`", "listen", "line 1, column 1"]),
         ("plugins:\n  - {name: a, source: b, limts: {}}", &["unknown field `limts`", "line 2, column 26"]),

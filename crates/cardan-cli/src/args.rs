@@ -73,7 +73,8 @@ pub(crate) struct Demo {
     /// Listen here
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     pub(crate) listen: SocketAddr,
-    /// Write the demo's configuration and plugins here and keep them [default: a temporary directory]
+    /// Write the demo's configuration and plugins here and keep them; files that are there already, and
+    /// may have been edited, stay as they are [default: a temporary directory]
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
 }

@@ -61,9 +61,12 @@ pub(crate) fn serve(
         ready(address)?;
         let reloads = Reloads { path: path.to_owned(), fixed, manager, gateway: gateway.clone() };
         let reloads = tokio::spawn(reloads.on(signals.reload, resolved.plugins));
-        gateway.serve(listener, stop_on(signals.interrupt, signals.terminate)).await;
+        let outcome = tokio::select! {
+            () = gateway.serve(listener, signals.stop.first()) => Ok(()),
+            signal = signals.hurry.second() => Err(Failure::cut_off(signal)),
+        };
         reloads.abort();
-        Ok(())
+        outcome
     });
     // A reload that hangs, say on a file that is a pipe nobody writes to, does not keep the process alive.
     runtime.shutdown_background();
@@ -149,29 +152,49 @@ fn report(applied: &Applied, before: &[PluginSpec]) {
 
 struct Signals {
     reload: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
+    stop: StopSignals,
+    /// Sees the same signals as `stop`, and waits for one more.
+    hurry: StopSignals,
 }
 
 impl Signals {
     fn new() -> Result<Self, Failure> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| Failure::failed(format_args!("cannot listen for signals: {error}")))
-        };
-        Ok(Self {
-            reload: listen(SignalKind::hangup())?,
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-        })
+        let reload = listen_for(SignalKind::hangup())?;
+        Ok(Self { reload, stop: StopSignals::new()?, hurry: StopSignals::new()? })
     }
 }
 
-async fn stop_on(mut interrupt: tokio::signal::unix::Signal, mut terminate: tokio::signal::unix::Signal) {
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+struct StopSignals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl StopSignals {
+    fn new() -> Result<Self, Failure> {
+        let interrupt = listen_for(SignalKind::interrupt())?;
+        Ok(Self { interrupt, terminate: listen_for(SignalKind::terminate())? })
     }
-    tracing::info!("stopping: requests under way may finish");
+
+    async fn next(&mut self) -> SignalKind {
+        tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+            _ = self.terminate.recv() => SignalKind::terminate(),
+        }
+    }
+
+    async fn first(mut self) {
+        self.next().await;
+        tracing::info!("stopping: requests under way may finish, until a second signal");
+    }
+
+    async fn second(mut self) -> SignalKind {
+        self.next().await;
+        self.next().await
+    }
+}
+
+fn listen_for(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
+    signal(kind).map_err(|error| Failure::failed(format_args!("cannot listen for signals: {error}")))
 }
 
 /// What reading the configuration again takes.

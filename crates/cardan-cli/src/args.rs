@@ -79,6 +79,9 @@ pub(crate) struct Demo {
     pub(crate) dir: Option<PathBuf>,
 }
 
+/// Calls of one `cardan call`. Each one's duration is remembered.
+const CALLS_MAX: i64 = 10_000_000;
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Call {
     /// A module, its text form, or an Extism manifest
@@ -103,8 +106,8 @@ pub(crate) struct Call {
     /// How long an instance lives, for calls repeated with --times
     #[arg(long, value_parser = parse_mode, default_value = "fresh", value_name = "MODE")]
     pub(crate) instance: InstanceMode,
-    /// Call this many times and print the last output
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..), default_value_t = 1, value_name = "N")]
+    /// Call this many times, print the last output, and say how long the calls took
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=CALLS_MAX), default_value_t = 1, value_name = "N")]
     pub(crate) times: u32,
     /// How to print the result: the output as it is, or a JSON document about the call
     #[arg(short, long, value_enum, default_value_t = Format::Text)]

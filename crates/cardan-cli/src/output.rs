@@ -110,6 +110,12 @@ pub(crate) fn line(text: impl fmt::Display) -> Result<(), Failure> {
     raw(format!("{text}\n").as_bytes())
 }
 
+/// Writes a line beside the result, to standard error.
+pub(crate) fn aside(text: impl fmt::Display) {
+    // As with failures: nobody is left to tell.
+    let _ = writeln!(io::stderr(), "{}", tame(&text.to_string()));
+}
+
 /// Writes a JSON document.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(Failure::failed)?;

@@ -225,13 +225,48 @@ fn results_of_calls() {
     kitchen("config_get", &["k", "--config", "k=v=w", "--config", "l="], "v=w");
     kitchen("config_get", &["m", "--config", "k=v"], "<unset>");
     // Memory is new for each call, unless the instance is shared; variables are the plugin's.
-    kitchen("memory_count", &["--times", "3"], "1");
-    kitchen("memory_count", &["--times", "3", "--instance", "shared"], "3");
-    kitchen("var_count", &["--times", "3"], "3");
+    let thrice = |export: &str, more: &[&str], output: &str| {
+        let run = run(&dir, &[&["call", "kitchen.wasm", export, "--times", "3"], more].concat());
+        assert_eq!((run.code, run.text()), (Some(0), output), "{run:?}");
+        assert!(
+            run.stderr.starts_with("3 calls, 0 failed, p50 ") && run.stderr.ends_with(" ns\n"),
+            "{run:?}"
+        );
+    };
+    thrice("memory_count", &[], "1");
+    thrice("memory_count", &["--instance", "shared"], "3");
+    thrice("var_count", &[], "3");
     let piped = run_with(&dir, &["call", "kitchen.wasm", "consume", "-"], &[7; 100_000]);
     assert_eq!((piped.code, piped.text()), (Some(0), "100000"), "{piped:?}");
     let echoed = run_with(&dir, &["call", "echo.wasm", "echo", "-"], b"\0\xff\x80\n");
     assert_eq!((echoed.code, echoed.stdout.as_slice()), (Some(0), &b"\0\xff\x80\n"[..]), "{echoed:?}");
+}
+
+/// One failure among many calls is a failure, and the times tell of all of them.
+#[test]
+fn times_of_calls() {
+    let dir = shelf();
+    // Counts in its memory, and traps at the third call; a new instance takes its place.
+    let source = r#"(module
+        (global $calls (mut i32) (i32.const 0))
+        (func (export "run")
+            (global.set $calls (i32.add (global.get $calls) (i32.const 1)))
+            (if (i32.ge_u (global.get $calls) (i32.const 3)) (then unreachable))))"#;
+    fs::write(dir.path().join("third.wat"), source).unwrap();
+    let call = |times: &str, format: &str| {
+        run(&dir, &["call", "third.wat", "run", "--instance", "shared", "--times", times, "-o", format])
+    };
+    let whole = call("2", "json");
+    assert_eq!((whole.code, &whole.json()["calls"]["failures"]), (Some(0), &json!(0)), "{whole:?}");
+    let failed = call("5", "json");
+    let calls = &failed.json()["calls"];
+    assert_eq!((failed.code, &calls["count"], &calls["failures"]), (Some(FAILED), &json!(5), &json!(1)));
+    let [p50, p99] = ["p50_ns", "p99_ns"].map(|key| calls[key].as_u64().unwrap());
+    assert!(0 < p50 && p50 <= p99, "{failed:?}");
+    assert_eq!(failed.json()["fault"], "trap", "{failed:?}");
+    let text = call("5", "text");
+    check_error(&text, FAILED, &["5 calls, 1 failed, p50 ", "plugin third: wasm trap"]);
+    check_usage(&dir, &["call", "third.wat", "run", "--times", "10000001"], "is not in 1..=10000000");
 }
 
 /// A guard that lets pass what it cannot read is none, whatever the operator's failure policy.

@@ -192,6 +192,8 @@ pub(crate) struct Resolved {
     pub(crate) listen: SocketAddr,
     pub(crate) gateway: Config,
     pub(crate) plugins: Vec<PluginSpec>,
+    /// Those of them that the file itself describes, as it does.
+    pub(crate) entries: Vec<PluginEntry>,
     /// What the operator should know and what stops nothing.
     pub(crate) warnings: Vec<String>,
 }
@@ -288,7 +290,8 @@ impl File {
         }
         self.limits.apply(&mut gateway);
         self.timeouts.apply(&mut gateway);
-        Ok(Resolved { listen: self.listen, gateway, plugins, warnings })
+        let entries = self.plugins.into_iter().filter(|entry| entry.enabled).collect();
+        Ok(Resolved { listen: self.listen, gateway, plugins, entries, warnings })
     }
 }
 

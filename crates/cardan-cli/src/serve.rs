@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::advice;
 use crate::args::{LogFormat, Serve, Shared};
 use crate::config::{self, Resolved, environment};
 use crate::output::{self, Failure};
@@ -36,9 +37,10 @@ pub(crate) fn serve(
     ready: impl FnOnce(SocketAddr) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let manager = Manager::new(engine(shared)?, RandomState::new().hash_one(std::process::id()));
-    warn(&resolved);
+    warn(&resolved.warnings);
     let applied = apply(&manager, &resolved.plugins, Vec::new())?;
     report(&applied, &[]);
+    warn(&advice::about(&resolved.entries, &manager.snapshot()));
     let gateway = Gateway::new(resolved.gateway, manager.clone())
         .map_err(|error| Failure::unusable(format_args!("{}: {error}", path.display())))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -125,8 +127,8 @@ pub(crate) fn apply(
     })
 }
 
-pub(crate) fn warn(resolved: &Resolved) {
-    for warning in &resolved.warnings {
+fn warn(warnings: &[String]) {
+    for warning in warnings {
         tracing::warn!("{warning}");
     }
 }
@@ -235,11 +237,12 @@ impl Reloads {
                 resolved.listen
             )));
         }
-        warn(&resolved);
+        warn(&resolved.warnings);
         // Routes and plugins change in one step, and only once everything that can be wrong was found not
         // to be.
         let pairing = self.gateway.pairing(resolved.gateway).map_err(Failure::unusable)?;
         let applied = apply(&self.manager, &resolved.plugins, vec![pairing])?;
+        warn(&advice::about(&resolved.entries, &self.manager.snapshot()));
         Ok((applied, resolved.plugins))
     }
 }

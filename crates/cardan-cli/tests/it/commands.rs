@@ -332,9 +332,9 @@ fn json_documents() {
         run(&dir, &["validate", "--config", "c.yaml", "-o", "json"])
     };
     check(
-        &validate("plugins: [{name: mask, source: pii-mask.wasm}]"),
+        &validate("plugins: [{name: key, source: api-key.wasm}]"),
         0,
-        &[("/valid", json!(true)), ("/plugins", json!(["mask"])), ("/warnings", json!([]))],
+        &[("/valid", json!(true)), ("/plugins", json!(["key"])), ("/warnings", json!([]))],
     );
     check(&validate("lisen: 1"), UNUSABLE, &[("/valid", json!(false))]);
 
@@ -345,6 +345,41 @@ fn json_documents() {
     let titles = ["event", "verdict"].map(|of| run(&dir, &["schema", of]).json());
     assert_ne!(titles[0], titles[1]);
     assert!(titles[0].to_string().contains("body"), "{}", titles[0]);
+}
+
+/// A mask that fails open on the way back is valid, and hardly ever meant.
+#[test]
+fn guards_that_let_answers_pass() {
+    let dir = shelf();
+    let validate = |bindings: &str, format: &str| {
+        let yaml = format!("plugins: [{{name: mask, source: pii-mask.wasm{bindings}}}]");
+        fs::write(dir.path().join("c.yaml"), yaml).unwrap();
+        run(&dir, &["validate", "--config", "c.yaml", "-o", format])
+    };
+    let check = |bindings: &str, warnings: usize| {
+        let json = validate(bindings, "json");
+        assert_eq!(json.code, Some(0), "{bindings}: {json:?}");
+        assert_eq!(json.json()["warnings"].as_array().unwrap().len(), warnings, "{bindings}: {json:?}");
+        let text = validate(bindings, "text");
+        assert_eq!((text.code, text.text()), (Some(0), "c.yaml is valid: 1 plugin(s) load\n"), "{text:?}");
+        let warned =
+            text.stderr.matches("warning: plugin mask: when it fails, requests are refused, but").count();
+        assert_eq!((warned, text.stderr.lines().count()), (warnings, warnings), "{bindings}: {text:?}");
+    };
+    check("", 1);
+    check(", bindings: [{hook: http.request}, {hook: http.response}]", 1);
+    check(
+        ", bindings: [{hook: http.request, on_fault: refuse}, {hook: http.response, phase: post_flight}]",
+        1,
+    );
+    check(", bindings: [{hook: http.request}, {hook: http.response, on_fault: refuse}]", 0);
+    check(", bindings: [{hook: http.request}, {hook: http.response, on_fault: skip}]", 0);
+    check(", bindings: [{hook: http.request, on_fault: skip}, {hook: http.response}]", 0);
+    check(", bindings: [{hook: http.response}]", 0);
+    check(", bindings: [{hook: http.request}]", 0);
+    validate("", "text");
+    let server = Server::serve(&dir.path().join("c.yaml"));
+    server.wait_for(0, "plugin mask: when it fails, requests are refused, but answers pass");
 }
 
 #[test]

@@ -209,7 +209,8 @@ pub(crate) fn environment(name: &str) -> Option<String> {
 
 /// Reads and resolves a configuration file.
 pub(crate) fn read(path: &Path, environment: Environment<'_>) -> Result<Resolved, Failure> {
-    let text = read_text(path)?;
+    let text =
+        read_text(path, "; name one with --config, or see what one looks like with `cardan demo --dir DIR`")?;
     let file: File = parse_yaml(path, &text, "`upstreams`, `routes` and `plugins` are missing")?;
     let base = path.parent().unwrap_or(Path::new(""));
     file.resolve(base, environment)
@@ -220,7 +221,8 @@ pub(crate) fn read(path: &Path, environment: Environment<'_>) -> Result<Resolved
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// Reads a file, or what a pipe brings: configurations may be made on the fly.
-fn read_text(path: &Path) -> Result<String, Failure> {
+/// `hint` says what to do when there is nothing.
+fn read_text(path: &Path, hint: &str) -> Result<String, Failure> {
     let mut text = String::new();
     let read =
         std::fs::File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
@@ -232,11 +234,7 @@ fn read_text(path: &Path) -> Result<String, Failure> {
         )));
     }
     read.map(|_| text).map_err(|error| {
-        let hint = if error.kind() == std::io::ErrorKind::NotFound {
-            "; name one with --config, or see what one looks like with `cardan demo --dir DIR`"
-        } else {
-            ""
-        };
+        let hint = if error.kind() == std::io::ErrorKind::NotFound { hint } else { "" };
         Failure::unusable(format_args!("cannot read {}: {error}{hint}", path.display()))
     })
 }
@@ -383,7 +381,7 @@ impl LlmProxy {
         for manifest in &self.manifests {
             let path = base.join(manifest);
             let document: llmproxy::Document =
-                parse_yaml(&path, &read_text(&path)?, "`[]` is a manifest without plugins")?;
+                parse_yaml(&path, &read_text(&path, "")?, "`[]` is a manifest without plugins")?;
             for entry in document.into_entries() {
                 match entries.iter_mut().find(|earlier| earlier.name == entry.name) {
                     Some(earlier) => *earlier = entry,

@@ -63,12 +63,24 @@ fn python_packages(root: &Path, packages: &[String]) -> Result<()> {
     let python = venv.join("bin/python");
     if !python.exists() {
         println!("python3 -m venv {}", venv.display());
-        tool::run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+        make_venv(&venv)?;
     }
     println!("pip install {}", missing.join(" "));
     let mut pip = Command::new(&python);
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(&missing);
-    tool::run(&mut pip)?;
+    tool::run(&mut pip).context("pip cannot install from PyPI: look at its message above")?;
     let all: Vec<&str> = installed.lines().chain(missing).collect();
     fs::write(&stamp, all.join("\n") + "\n").with_context(|| format!("cannot write {}", stamp.display()))
+}
+
+fn make_venv(venv: &Path) -> Result<()> {
+    let made = tool::run(Command::new("python3").args(["-m", "venv"]).arg(venv));
+    if made.is_err() {
+        // Debian's python3 leaves half of one behind, with a python and without pip.
+        let _ = fs::remove_dir_all(venv);
+    }
+    made.context(
+        "tests with Python clients need Python 3.9 or later with venv and pip: on Debian and Ubuntu \
+         `apt-get install python3-venv`, on Fedora `dnf install python3-pip`, on macOS `brew install python`",
+    )
 }

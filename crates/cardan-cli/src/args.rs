@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use cardan::InstanceMode;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::output::Format;
@@ -22,7 +23,7 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Shared {
     /// Where compiled plugins are kept between runs [default: the user's cache directory]
-    #[arg(long, global = true, env = "CARDAN_CACHE_DIR", value_name = "DIR")]
+    #[arg(long, global = true, env = "CARDAN_CACHE_DIR", value_name = "DIR", value_parser = directory())]
     pub(crate) cache_dir: Option<PathBuf>,
     /// Compile plugins at every start
     #[arg(long, global = true)]
@@ -72,10 +73,14 @@ pub(crate) struct Demo {
     /// Listen here
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     pub(crate) listen: SocketAddr,
-    /// Write the demo's configuration and plugins here and keep them [default: a temporary directory]
+    /// Write the demo's configuration and plugins here and keep them; files that are there already, and
+    /// may have been edited, stay as they are [default: a temporary directory]
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
 }
+
+/// Calls of one `cardan call`. Each one's duration is remembered.
+const CALLS_MAX: i64 = 10_000_000;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Call {
@@ -101,8 +106,8 @@ pub(crate) struct Call {
     /// How long an instance lives, for calls repeated with --times
     #[arg(long, value_parser = parse_mode, default_value = "fresh", value_name = "MODE")]
     pub(crate) instance: InstanceMode,
-    /// Call this many times and print the last output
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..), default_value_t = 1, value_name = "N")]
+    /// Call this many times, print the last output, and say how long the calls took
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=CALLS_MAX), default_value_t = 1, value_name = "N")]
     pub(crate) times: u32,
     /// How to print the result: the output as it is, or a JSON document about the call
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
@@ -143,6 +148,11 @@ pub(crate) enum SchemaOf {
     Event,
     /// What it returns
     Verdict,
+}
+
+/// Accepts nothing at all too, since an empty variable counts as not set.
+fn directory() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 fn parse_mode(text: &str) -> Result<InstanceMode, String> {

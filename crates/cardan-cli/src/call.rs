@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use cardan::{Error, ErrorKind, Fault, Limits, Plugin, PluginBuilder};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::args::{Call, Shared};
 use crate::output::{self, Failure, Format};
@@ -13,7 +13,12 @@ use crate::serve;
 
 pub(crate) fn run(shared: &Shared, args: &Call) -> Result<(), Failure> {
     serve::log(shared, "warn")?;
-    match (args.output, call(shared, args)) {
+    let mut timed = Timed::default();
+    let called = call(shared, args, &mut timed);
+    if args.output == Format::Text && args.times > 1 && timed.count() > 0 {
+        output::aside(timed.text());
+    }
+    match (args.output, called) {
         (Format::Text, Ok(called)) => {
             output::raw(&called.output)?;
             // A shell prompt right behind the output helps nobody; a pipe gets the bytes alone.
@@ -25,7 +30,8 @@ pub(crate) fn run(shared: &Shared, args: &Call) -> Result<(), Failure> {
             "plugin": args.plugin,
             "export": args.export,
             "output": String::from_utf8_lossy(&called.output),
-            "duration_us": called.duration.as_micros(),
+            "duration_us": timed.mean().as_micros(),
+            "calls": timed.document(),
         })),
         (Format::Json, Err(missed)) => {
             output::json(&json!({
@@ -34,6 +40,7 @@ pub(crate) fn run(shared: &Shared, args: &Call) -> Result<(), Failure> {
                 "fault": missed.fault,
                 "code": missed.code,
                 "error": missed.error,
+                "calls": timed.document(),
             }))?;
             Err(missed.failure)
         }
@@ -41,9 +48,43 @@ pub(crate) fn run(shared: &Shared, args: &Call) -> Result<(), Failure> {
 }
 
 struct Called {
+    /// Of the last call.
     output: Vec<u8>,
-    /// Of one call.
-    duration: Duration,
+}
+
+/// How long calls took, and how many failed.
+#[derive(Default)]
+struct Timed {
+    durations: Vec<Duration>,
+    failures: usize,
+}
+
+impl Timed {
+    fn count(&self) -> usize {
+        self.durations.len()
+    }
+
+    fn mean(&self) -> Duration {
+        let sum: Duration = self.durations.iter().sum();
+        sum / u32::try_from(self.count()).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// The time that so many of a hundred calls stayed within, in nanoseconds; 0 without calls.
+    fn percentile_ns(&mut self, percent: usize) -> u128 {
+        self.durations.sort_unstable();
+        let rank = (self.count() * percent).div_ceil(100).saturating_sub(1);
+        self.durations.get(rank).map_or(0, Duration::as_nanos)
+    }
+
+    fn document(&mut self) -> Value {
+        let (p50, p99) = (self.percentile_ns(50), self.percentile_ns(99));
+        json!({ "count": self.count(), "failures": self.failures, "p50_ns": p50, "p99_ns": p99 })
+    }
+
+    fn text(&mut self) -> String {
+        let (p50, p99) = (self.percentile_ns(50), self.percentile_ns(99));
+        format!("{} calls, {} failed, p50 {p50} ns, p99 {p99} ns", self.count(), self.failures)
+    }
 }
 
 /// Why there is no output.
@@ -79,20 +120,28 @@ impl Missed {
     }
 }
 
-fn call(shared: &Shared, args: &Call) -> Result<Called, Missed> {
+/// Calls as often as is asked for. One failure makes the whole a failure, and the first is the one that is
+/// told about.
+fn call(shared: &Shared, args: &Call, timed: &mut Timed) -> Result<Called, Missed> {
     let plugin = prepare(shared, args)?.load().map_err(|error| Missed::of(&args.plugin, &error))?;
     if !plugin.has_export(&args.export) {
         return Err(not_callable(&plugin, &args.export).into());
     }
     let input = read_input(&args.input)?;
-    let started = Instant::now();
-    let mut result = Ok(Vec::new());
+    let mut outcome = Ok(Called { output: Vec::new() });
     for _ in 0..args.times {
-        result = plugin.call(&args.export, &input);
+        let started = Instant::now();
+        let result = plugin.call(&args.export, &input);
+        timed.durations.push(started.elapsed());
+        timed.failures += usize::from(result.is_err());
+        if let Ok(called) = &mut outcome {
+            match result {
+                Ok(output) => called.output = output,
+                Err(error) => outcome = Err(Missed::of(&args.plugin, &error)),
+            }
+        }
     }
-    let duration = started.elapsed() / args.times;
-    let output = result.map_err(|error| Missed::of(&args.plugin, &error))?;
-    Ok(Called { output, duration })
+    outcome
 }
 
 fn not_callable(plugin: &Plugin, export: &str) -> Failure {
@@ -141,11 +190,25 @@ fn read_input(input: &str) -> Result<Vec<u8>, Failure> {
     if input != "-" {
         return Ok(input.as_bytes().to_owned());
     }
+    // A plugin is given its input in its memory, so more than this would not reach it.
+    let bytes_max = Limits::default().memory_bytes_max;
     let mut bytes = Vec::new();
-    match std::io::stdin().lock().read_to_end(&mut bytes) {
+    match std::io::stdin().lock().take(bytes_max + 1).read_to_end(&mut bytes) {
+        Ok(_) if bytes.len() as u64 > bytes_max => Err(Failure::unusable(format_args!(
+            "standard input is more than {} MiB, which is all the memory that the plugin has",
+            bytes_max >> 20
+        ))),
         Ok(_) => Ok(bytes),
         Err(error) => Err(Failure::failed(format_args!("cannot read standard input: {error}"))),
     }
+}
+
+/// What a file begins with, as much of it as tells what it is.
+fn beginning(file: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(file).and_then(|file| file.take(8).read_to_end(&mut bytes));
+    // Only advice is lost with it.
+    read.map_or_else(|_| Vec::new(), |_| bytes)
 }
 
 /// The error, with what to do about it where that is not in its words.
@@ -161,8 +224,7 @@ fn advice(plugin: &Path, error: &Error) -> String {
     let file = plugin.display();
     match error.kind() {
         ErrorKind::Format => {
-            let bytes = std::fs::read(plugin).unwrap_or_default();
-            match bytes.as_slice() {
+            match beginning(plugin).as_slice() {
                 [] => format!("; {file} is empty"),
                 // The layer, in the upper half of the version, is 1.
                 [0, b'a', b's', b'm', _, _, 1, 0, ..] => {

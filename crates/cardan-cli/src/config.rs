@@ -5,6 +5,7 @@
 //! manager act on.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -209,6 +210,8 @@ pub(crate) struct Resolved {
     pub(crate) listen: SocketAddr,
     pub(crate) gateway: Config,
     pub(crate) plugins: Vec<PluginSpec>,
+    /// Those of them that the file itself describes, as it does.
+    pub(crate) entries: Vec<PluginEntry>,
     /// What the operator should know and what stops nothing.
     pub(crate) warnings: Vec<String>,
 }
@@ -224,28 +227,46 @@ pub(crate) fn environment(name: &str) -> Option<String> {
 
 /// Reads and resolves a configuration file.
 pub(crate) fn read(path: &Path, environment: Environment<'_>) -> Result<Resolved, Failure> {
-    let text = read_text(path)?;
-    let file: File = parse_yaml(path, &text)?;
+    let text =
+        read_text(path, "; name one with --config, or see what one looks like with `cardan demo --dir DIR`")?;
+    let file: File = parse_yaml(path, &text, "`upstreams`, `routes` and `plugins` are missing")?;
     let base = path.parent().unwrap_or(Path::new(""));
     file.resolve(base, environment)
         .map_err(|failure| Failure::unusable(format_args!("{}: {failure}", path.display())))
 }
 
-fn read_text(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path).map_err(|error| {
-        let hint = if error.kind() == std::io::ErrorKind::NotFound {
-            "; name one with --config, or see what one looks like with `cardan demo --dir DIR`"
-        } else {
-            ""
-        };
+/// Most bytes of a configuration or manifest.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// Reads a file, or what a pipe brings: configurations may be made on the fly.
+/// `hint` says what to do when there is nothing.
+fn read_text(path: &Path, hint: &str) -> Result<String, Failure> {
+    let mut text = String::new();
+    let read =
+        std::fs::File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(Failure::unusable(format_args!(
+            "cannot read {}: it is larger than {} MiB",
+            path.display(),
+            FILE_BYTES_MAX >> 20
+        )));
+    }
+    read.map(|_| text).map_err(|error| {
+        let hint = if error.kind() == std::io::ErrorKind::NotFound { hint } else { "" };
         Failure::unusable(format_args!("cannot read {}: {error}{hint}", path.display()))
     })
 }
 
-fn parse_yaml<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, Failure> {
-    serde_saphyr::from_str(text).map_err(|error: serde_saphyr::Error| {
+/// A file that says nothing is refused: more likely it is half written than meant, and to go by it would be
+/// to go on without a single guard.
+fn parse_yaml<T: serde::de::DeserializeOwned>(path: &Path, text: &str, missing: &str) -> Result<T, Failure> {
+    let document: Option<T> = serde_saphyr::from_str(text).map_err(|error: serde_saphyr::Error| {
         let what = error.without_snippet().render_with_formatter(&serde_saphyr::UserMessageFormatter);
         Failure::unusable(format_args!("{}: {what}", path.display()))
+    })?;
+    document.ok_or_else(|| {
+        let path = path.display();
+        Failure::unusable(format_args!("{path}: it is empty, or has nothing but comments: {missing}"))
     })
 }
 
@@ -289,7 +310,8 @@ impl File {
         }
         self.limits.apply(&mut gateway);
         self.timeouts.apply(&mut gateway);
-        Ok(Resolved { listen: self.listen, gateway, plugins, warnings })
+        let entries = self.plugins.into_iter().filter(|entry| entry.enabled).collect();
+        Ok(Resolved { listen: self.listen, gateway, plugins, entries, warnings })
     }
 }
 
@@ -380,7 +402,8 @@ impl LlmProxy {
         let mut entries: Vec<llmproxy::Entry> = Vec::new();
         for manifest in &self.manifests {
             let path = base.join(manifest);
-            let document: llmproxy::Document = parse_yaml(&path, &read_text(&path)?)?;
+            let document: llmproxy::Document =
+                parse_yaml(&path, &read_text(&path, "")?, "`[]` is a manifest without plugins")?;
             for entry in document.into_entries() {
                 match entries.iter_mut().find(|earlier| earlier.name == entry.name) {
                     Some(earlier) => *earlier = entry,

@@ -9,7 +9,7 @@ use crate::config::{self, environment};
 use crate::output::{self, Failure};
 use crate::serve;
 
-/// Everything the demo consists of. `--dir` keeps it, as something to start from.
+/// Everything the demo consists of. `--dir` keeps it, as something to start from and to edit.
 const FILES: [(&str, &[u8]); 8] = [
     ("cardan.yaml", include_bytes!("demo/cardan.yaml")),
     ("manifest.yaml", include_bytes!("demo/manifest.yaml")),
@@ -35,7 +35,7 @@ pub(crate) fn run(shared: &Shared, args: &Demo) -> Result<(), Failure> {
         }
     };
     for (name, content) in FILES {
-        write(&dir.join(name), content)?;
+        provide(&dir.join(name), content)?;
     }
     let path = dir.join("cardan.yaml");
     let resolved = config::read(&path, &environment)?;
@@ -44,7 +44,15 @@ pub(crate) fn run(shared: &Shared, args: &Demo) -> Result<(), Failure> {
     })
 }
 
-fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {
+/// Writes a file, unless somebody has made something else of it.
+fn provide(path: &Path, content: &[u8]) -> Result<(), Failure> {
+    if path.symlink_metadata().is_ok() {
+        if fs::read(path).is_ok_and(|found| found != content) {
+            let path = path.display();
+            tracing::warn!("{path} is not as the demo has it and is kept; delete it to get that one back");
+        }
+        return Ok(());
+    }
     let parent = path.parent().unwrap_or(Path::new(""));
     fs::create_dir_all(parent)
         .and_then(|()| fs::write(path, content))

@@ -3,6 +3,7 @@
 //! This crate is the rim. It alone reads the command line, the environment and configuration files, and
 //! hands what it finds, resolved, to the crates that act on it.
 
+mod advice;
 mod args;
 mod call;
 mod config;

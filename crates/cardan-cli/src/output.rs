@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use serde::Serialize;
+use tokio::signal::unix::SignalKind;
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -28,6 +29,8 @@ enum FailureKind {
     Failed,
     /// What was asked for makes no sense: a wrong argument, a configuration that does not resolve.
     Unusable,
+    /// The user did not want to wait any more, and said so with this signal.
+    CutOff(u8),
 }
 
 impl Failure {
@@ -39,13 +42,24 @@ impl Failure {
         Self { kind: FailureKind::Unusable, message: message.to_string() }
     }
 
-    /// Prints the message and gives the exit code: 1 for what failed, 2 for what cannot be.
+    /// A second signal while the first one's work was under way.
+    pub(crate) fn cut_off(signal: SignalKind) -> Self {
+        let kind = FailureKind::CutOff(u8::try_from(signal.as_raw_value()).unwrap_or(0));
+        Self {
+            kind,
+            message: "stopped at once by a second signal: requests under way are cut off".to_owned(),
+        }
+    }
+
+    /// Prints the message and gives the exit code: 1 for what failed, 2 for what cannot be, and for a signal
+    /// what shells make of one.
     pub(crate) fn report(&self) -> ExitCode {
         // Nobody is left to tell when standard error is gone.
         let _ = writeln!(io::stderr(), "cardan: {}", tame(&self.message));
         ExitCode::from(match self.kind {
             FailureKind::Failed => 1,
             FailureKind::Unusable => 2,
+            FailureKind::CutOff(signal) => 128 | signal,
         })
     }
 }
@@ -94,6 +108,12 @@ pub(crate) fn raw(bytes: &[u8]) -> Result<(), Failure> {
 /// Writes a line of text.
 pub(crate) fn line(text: impl fmt::Display) -> Result<(), Failure> {
     raw(format!("{text}\n").as_bytes())
+}
+
+/// Writes a line beside the result, to standard error.
+pub(crate) fn aside(text: impl fmt::Display) {
+    // As with failures: nobody is left to tell.
+    let _ = writeln!(io::stderr(), "{}", tame(&text.to_string()));
 }
 
 /// Writes a JSON document.

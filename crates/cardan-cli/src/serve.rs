@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use cardan::{Engine, EngineConfig};
 use cardan_gateway::Gateway;
-use cardan_manager::{Applied, ApplyError, Manager, Pairing, PluginSpec};
+use cardan_manager::{Applied, ApplyError, Bindings, Manager, Pairing, PluginSpec};
 use cardan_services::HttpService;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::advice;
 use crate::args::{LogFormat, Serve, Shared};
 use crate::config::{self, Resolved, environment};
 use crate::output::{self, Failure};
@@ -36,9 +37,10 @@ pub(crate) fn serve(
     ready: impl FnOnce(SocketAddr) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let manager = Manager::new(engine(shared)?, RandomState::new().hash_one(std::process::id()));
-    warn(&resolved);
+    warn(&resolved.warnings);
     let applied = apply(&manager, &resolved.plugins, Vec::new())?;
-    report(&applied);
+    report(&applied, &[]);
+    warn(&advice::about(&resolved.entries, &manager.snapshot()));
     let gateway = Gateway::new(resolved.gateway, manager.clone())
         .map_err(|error| Failure::unusable(format_args!("{}: {error}", path.display())))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -59,11 +61,14 @@ pub(crate) fn serve(
         })?;
         let signals = Signals::new()?;
         ready(address)?;
-        let reloads =
-            tokio::spawn(reload_on(signals.reload, path.to_owned(), fixed, manager, gateway.clone()));
-        gateway.serve(listener, stop_on(signals.interrupt, signals.terminate)).await;
+        let reloads = Reloads { path: path.to_owned(), fixed, manager, gateway: gateway.clone() };
+        let reloads = tokio::spawn(reloads.on(signals.reload, resolved.plugins));
+        let outcome = tokio::select! {
+            () = gateway.serve(listener, signals.stop.first()) => Ok(()),
+            signal = signals.hurry.second() => Err(Failure::cut_off(signal)),
+        };
         reloads.abort();
-        Ok(())
+        outcome
     });
     // A reload that hangs, say on a file that is a pipe nobody writes to, does not keep the process alive.
     runtime.shutdown_background();
@@ -73,15 +78,20 @@ pub(crate) fn serve(
 /// An engine with the real capabilities.
 pub(crate) fn engine(shared: &Shared) -> Result<Engine, Failure> {
     let http = HttpService::new().map_err(Failure::failed)?;
-    let cache_dir = if shared.no_cache { None } else { shared.cache_dir.clone().or_else(default_cache_dir) };
+    let chosen = shared.cache_dir.clone().filter(|dir| !dir.as_os_str().is_empty());
+    let cache_dir = if shared.no_cache { None } else { chosen.or_else(default_cache_dir) };
+    if cache_dir.is_none() && !shared.no_cache {
+        tracing::info!("no compile cache: set HOME, XDG_CACHE_HOME or CARDAN_CACHE_DIR to start faster");
+    }
     Engine::new(EngineConfig { cache_dir, http: Some(Arc::new(http)), ..EngineConfig::default() })
         .map_err(|error| Failure::failed(format_args!("{error}; or run with --no-cache")))
 }
 
-/// The place the XDG base directory specification has for caches, where there is a home.
+/// The place the XDG base directory specification has for caches, where there is a home. Variables that
+/// are empty or hold a relative path count as not set there.
 fn default_cache_dir() -> Option<PathBuf> {
-    let base = environment("XDG_CACHE_HOME").filter(|dir| dir.starts_with('/')).map(PathBuf::from);
-    let base = base.or_else(|| environment("HOME").map(|home| Path::new(&home).join(".cache")))?;
+    let absolute = |name| environment(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
+    let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
     Some(base.join("cardan"))
 }
 
@@ -117,13 +127,14 @@ pub(crate) fn apply(
     })
 }
 
-pub(crate) fn warn(resolved: &Resolved) {
-    for warning in &resolved.warnings {
+fn warn(warnings: &[String]) {
+    for warning in warnings {
         tracing::warn!("{warning}");
     }
 }
 
-fn report(applied: &Applied) {
+/// What was done, and in which places a plugin of `before` is asked no more.
+fn report(applied: &Applied, before: &[PluginSpec]) {
     tracing::info!(
         generation = applied.generation,
         loaded = applied.loaded.join(", "),
@@ -131,73 +142,107 @@ fn report(applied: &Applied) {
         dropped = applied.dropped.join(", "),
         "plugins"
     );
+    for plugin in before.iter().filter(|plugin| applied.dropped.contains(&plugin.name)) {
+        let hooks: Vec<&str> = match &plugin.bindings {
+            Bindings::Listed(bindings) => bindings.iter().map(|binding| binding.hook.name).collect(),
+            Bindings::Exported => vec!["every hook it has an export for"],
+        };
+        let hooks = hooks.join(", ");
+        tracing::warn!(plugin = plugin.name, hooks, "dropped: the configuration has it no more");
+    }
 }
 
 struct Signals {
     reload: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
+    stop: StopSignals,
+    /// Sees the same signals as `stop`, and waits for one more.
+    hurry: StopSignals,
 }
 
 impl Signals {
     fn new() -> Result<Self, Failure> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| Failure::failed(format_args!("cannot listen for signals: {error}")))
-        };
-        Ok(Self {
-            reload: listen(SignalKind::hangup())?,
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-        })
+        let reload = listen_for(SignalKind::hangup())?;
+        Ok(Self { reload, stop: StopSignals::new()?, hurry: StopSignals::new()? })
     }
 }
 
-async fn stop_on(mut interrupt: tokio::signal::unix::Signal, mut terminate: tokio::signal::unix::Signal) {
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    tracing::info!("stopping: requests under way may finish");
+struct StopSignals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
 }
 
-/// Reads the configuration again at each SIGHUP. Whatever is wrong with it, what runs goes on.
-async fn reload_on(
-    mut hangup: tokio::signal::unix::Signal,
+impl StopSignals {
+    fn new() -> Result<Self, Failure> {
+        let interrupt = listen_for(SignalKind::interrupt())?;
+        Ok(Self { interrupt, terminate: listen_for(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> SignalKind {
+        tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+            _ = self.terminate.recv() => SignalKind::terminate(),
+        }
+    }
+
+    async fn first(mut self) {
+        self.next().await;
+        tracing::info!("stopping: requests under way may finish, until a second signal");
+    }
+
+    async fn second(mut self) -> SignalKind {
+        self.next().await;
+        self.next().await
+    }
+}
+
+fn listen_for(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
+    signal(kind).map_err(|error| Failure::failed(format_args!("cannot listen for signals: {error}")))
+}
+
+/// What reading the configuration again takes.
+#[derive(Clone)]
+struct Reloads {
     path: PathBuf,
+    /// Where the file said to listen at the start, if that counts.
     fixed: Option<SocketAddr>,
     manager: Manager,
     gateway: Gateway,
-) {
-    while hangup.recv().await.is_some() {
-        let (path, manager, gateway) = (path.clone(), manager.clone(), gateway.clone());
-        // Reading and compiling block, and clients are served meanwhile.
-        let reloaded = tokio::task::spawn_blocking(move || reload(&path, fixed, &manager, &gateway)).await;
-        match reloaded {
-            Ok(Ok(applied)) => report(&applied),
-            Ok(Err(failure)) => {
-                tracing::error!("configuration not reloaded, the old one is in force: {failure}")
-            }
-            Err(error) => tracing::error!(%error, "configuration not reloaded, the old one is in force"),
-        }
-    }
 }
 
-fn reload(
-    path: &Path,
-    fixed: Option<SocketAddr>,
-    manager: &Manager,
-    gateway: &Gateway,
-) -> Result<Applied, Failure> {
-    let resolved = config::read(path, &environment)?;
-    if fixed.is_some_and(|fixed| fixed != resolved.listen) {
-        return Err(Failure::unusable(format_args!(
-            "{}: listen: it cannot change while clients are served; start again for {}",
-            path.display(),
-            resolved.listen
-        )));
+impl Reloads {
+    /// Reads the configuration again at each SIGHUP. Whatever is wrong with it, what runs goes on.
+    async fn on(self, mut hangup: tokio::signal::unix::Signal, mut plugins: Vec<PluginSpec>) {
+        while hangup.recv().await.is_some() {
+            let reloads = self.clone();
+            // Reading and compiling block, and clients are served meanwhile.
+            match tokio::task::spawn_blocking(move || reloads.reload()).await {
+                Ok(Ok((applied, next))) => {
+                    report(&applied, &plugins);
+                    plugins = next;
+                }
+                Ok(Err(failure)) => {
+                    tracing::error!("configuration not reloaded, the old one is in force: {failure}")
+                }
+                Err(error) => tracing::error!(%error, "configuration not reloaded, the old one is in force"),
+            }
+        }
     }
-    warn(&resolved);
-    // Routes and plugins change in one step, and only once everything that can be wrong was found not to be.
-    let pairing = gateway.pairing(resolved.gateway).map_err(Failure::unusable)?;
-    apply(manager, &resolved.plugins, vec![pairing])
+
+    fn reload(&self) -> Result<(Applied, Vec<PluginSpec>), Failure> {
+        let resolved = config::read(&self.path, &environment)?;
+        if self.fixed.is_some_and(|fixed| fixed != resolved.listen) {
+            return Err(Failure::unusable(format_args!(
+                "{}: listen: it cannot change while clients are served; start again for {}",
+                self.path.display(),
+                resolved.listen
+            )));
+        }
+        warn(&resolved.warnings);
+        // Routes and plugins change in one step, and only once everything that can be wrong was found not
+        // to be.
+        let pairing = self.gateway.pairing(resolved.gateway).map_err(Failure::unusable)?;
+        let applied = apply(&self.manager, &resolved.plugins, vec![pairing])?;
+        warn(&advice::about(&resolved.entries, &self.manager.snapshot()));
+        Ok((applied, resolved.plugins))
+    }
 }

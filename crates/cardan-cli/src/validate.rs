@@ -4,6 +4,7 @@ use cardan_gateway::Gateway;
 use cardan_manager::Manager;
 use serde_json::json;
 
+use crate::advice;
 use crate::args::{Shared, Validate};
 use crate::config::{self, environment};
 use crate::output::{self, Failure, Format};
@@ -21,7 +22,7 @@ pub(crate) fn run(shared: &Shared, args: &Validate) -> Result<(), Failure> {
     }
     let (plugins, warnings) = outcome?;
     for warning in warnings {
-        output::line(format_args!("warning: {warning}"))?;
+        output::aside(format_args!("warning: {warning}"));
     }
     output::line(format_args!("{} is valid: {} plugin(s) load", args.config.display(), plugins.len()))
 }
@@ -30,7 +31,9 @@ fn check(shared: &Shared, args: &Validate) -> Result<(Vec<String>, Vec<String>),
     let resolved = config::read(&args.config, &environment)?;
     let manager = Manager::new(serve::engine(shared)?, 0);
     let applied = serve::apply(&manager, &resolved.plugins, Vec::new())?;
+    let mut warnings = resolved.warnings;
+    warnings.extend(advice::about(&resolved.entries, &manager.snapshot()));
     Gateway::new(resolved.gateway, manager)
         .map_err(|error| Failure::unusable(format_args!("{}: {error}", args.config.display())))?;
-    Ok((applied.loaded, resolved.warnings))
+    Ok((applied.loaded, warnings))
 }

@@ -1,23 +1,39 @@
 //! A module's bytes: from a file, from their text form, and the digest they are known by.
 
+use std::io::Read as _;
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
 use crate::Error;
 
+/// Most bytes of a module or manifest in a file.
+const FILE_BYTES_MAX: u64 = 256 << 20;
+
 /// What is said where a component was given (the reference's words).
 const COMPONENT_GIVEN: &str = "expected a WebAssembly module but was given a WebAssembly component";
 
+/// Reads a regular file: a device may have no end, and a pipe nobody who writes to it.
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|error| {
-        let why = match error.kind() {
-            std::io::ErrorKind::NotFound => "entity not found".to_owned(),
-            std::io::ErrorKind::IsADirectory => "is a directory".to_owned(),
-            _ => error.to_string(),
-        };
-        Error::source(format!("Unable to load Wasm file {path:?}: {why}"))
-    })
+    let unable = |why: &str| Error::source(format!("Unable to load Wasm file {path:?}: {why}"));
+    let failed = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => unable("entity not found"),
+        _ => unable(&error.to_string()),
+    };
+    // Before it is opened, which for a pipe may never end.
+    let found = std::fs::metadata(path).map_err(failed)?;
+    if !found.is_file() {
+        return Err(unable(if found.is_dir() { "is a directory" } else { "is not a regular file" }));
+    }
+    let too_large = || unable(&format!("is larger than {} MiB", FILE_BYTES_MAX >> 20));
+    if found.len() > FILE_BYTES_MAX {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    // It may grow meanwhile.
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX { Err(too_large()) } else { Ok(bytes) }
 }
 
 /// Whether bytes can only be a module, binary or text.

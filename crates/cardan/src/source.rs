@@ -85,7 +85,7 @@ impl Source {
 /// Digest of the module in a file, as [`crate::Inspection::digest`] has it; `None` if the file holds no
 /// single module. For noticing that a plugin's file has changed.
 pub fn file_digest(path: &Path) -> Option<String> {
-    match Content::recognise(std::fs::read(path).ok()?).ok()? {
+    match Content::recognise(module::read_file(path).ok()?).ok()? {
         Content::Module(bytes) => Some(module::digest(&bytes)),
         Content::Manifest(_) => None,
     }

@@ -1,4 +1,5 @@
-// Blocks chat requests that carry more than config `max_messages` messages, with status 429.
+// Blocks chat requests that carry more than config `max_messages` messages, with status 429, and those that
+// cannot be read, with 400.
 //
 // Speaks the LLMProxy protocol. Freestanding: no libc, no memory of its own. The input stays with the host
 // and is read in one pass, however long it is.
@@ -262,7 +263,10 @@ static int32_t fail(const char *text) {
 __attribute__((export_name("handle"))) int32_t handle(void) {
   reader r = {.length = input_length(), .word_at = UINT64_MAX};
   findings found;
-  if (!read_input(&r, &found)) return fail("the input is not JSON");
+  // Failing instead would leave it to the operator's failure policy whether the request passes.
+  if (!read_input(&r, &found))
+    return answer("{\"action\":\"block\",\"status_code\":400,\"error_type\":\"unreadable_body\","
+                  "\"message\":\"the messages of this request cannot be counted: send valid JSON\"}");
   if (found.max_messages == unset) return fail("config `max_messages` must be a whole number");
   if (found.messages <= found.max_messages) return answer("{\"action\":\"passthrough\"}");
   writer w = open_text();

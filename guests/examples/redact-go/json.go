@@ -9,7 +9,12 @@ type failure string
 
 func (f failure) Error() string { return string(f) }
 
-const errNotJSON = failure("the input is not JSON")
+// unreadable is what is wrong with the request, not with the plugin or its configuration.
+type unreadable string
+
+func (u unreadable) Error() string { return string(u) }
+
+const errNotJSON = unreadable("the input is not JSON")
 
 // A doc is JSON text; values are found in it and not copied out.
 type doc []byte
@@ -32,6 +37,17 @@ func (d doc) kind(value span) byte {
 		return 0
 	}
 	return d[value.from]
+}
+
+// isOneOf reports whether there is no value, or one whose first byte is among these.
+func (d doc) isOneOf(value span, first string) bool {
+	kind := d.kind(value)
+	for i := range len(first) {
+		if kind == first[i] {
+			return true
+		}
+	}
+	return kind == 0
 }
 
 // member finds a member of an object, the last one if several have that name. There is none in other types.
@@ -124,7 +140,7 @@ func (d doc) skip(at int) (int, error) {
 			at++
 		case '{', '[':
 			if depth++; depth > depthMax {
-				return at, failure("the input is nested too deeply")
+				return at, unreadable("the input is nested too deeply")
 			}
 			at++
 		case '}', ']':

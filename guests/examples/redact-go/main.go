@@ -1,7 +1,7 @@
 // Replaces configured words in the last user message of a chat request.
 //
 // Speaks the LLMProxy protocol. Config: {"words": ["zeus"], "replacement": "[redacted]"}. A word is found in
-// any ASCII case, and not inside a longer word.
+// any ASCII case, and not inside a longer word. A request that cannot be read is blocked.
 //
 // Neither encoding/json nor fmt is used: each adds more to the module than the rest of the program together.
 package main
@@ -12,12 +12,24 @@ func main() {}
 //go:wasmexport handle
 func handle() int32 {
 	answer, err := redact(input())
+	if why, ok := err.(unreadable); ok {
+		output(block(why))
+		return 0
+	}
 	if err != nil {
 		fail(err.Error())
 		return 1
 	}
 	output(answer)
 	return 0
+}
+
+const errNotChat = unreadable("the messages of this request are not of a form that is known here")
+
+// block refuses the request. A failure instead would leave that to the operator's failure policy.
+func block(why unreadable) []byte {
+	answer := []byte(`{"action":"block","status_code":400,"error_type":"unreadable_body","message":`)
+	return append(quote(answer, string(why)), '}')
 }
 
 func redact(input []byte) ([]byte, error) {
@@ -69,6 +81,9 @@ func (d doc) lastUserTexts(body span) ([]span, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !d.isOneOf(messages, "[n") {
+		return nil, errNotChat
+	}
 	var last span
 	err = d.elements(messages, func(message span) error {
 		role, err := d.member(message, "role")
@@ -89,6 +104,9 @@ func (d doc) lastUserTexts(body span) ([]span, error) {
 	}
 	if d.kind(content) == '"' {
 		return []span{content}, nil
+	}
+	if !d.isOneOf(content, "[n") {
+		return nil, errNotChat
 	}
 	var texts []span
 	err = d.elements(content, func(part span) error {

@@ -34,7 +34,7 @@ func TestAllow(t *testing.T) {
 	check(t, words, `{"messages":[{"role":"user","content":"zeusian azeus z\u00e9us"}]}`, allow)
 	check(t, words, `{"messages":[{"role":"system","content":"zeus"}]}`, allow)
 	check(t, words, `{"messages":[]}`, allow)
-	check(t, words, `{"messages":"zeus"}`, allow)
+	check(t, words, `{"messages":null}`, allow)
 	check(t, words, `{"messages":[{"role":"user","content":null}]}`, allow)
 	check(t, words, `{}`, allow)
 	check(t, words, `null`, allow)
@@ -43,7 +43,17 @@ func TestAllow(t *testing.T) {
 func TestErrors(t *testing.T) {
 	check(t, `{}`, `{}`, "error: config `words` must be a list of strings")
 	check(t, `{"words":[1]}`, `{}`, "error: config `words` must be a list of strings")
+	for _, body := range []string{`{"messages":"zeus"}`, `{"messages":{}}`, `{"messages":[{"role":"user","content":{"text":"zeus"}}]}`} {
+		check(t, `{"words":["zeus"]}`, body, "error: "+string(errNotChat))
+	}
 	for _, body := range []string{`{`, `"`, `"\`, `{"a"}`, `{"messages":[1,]}`, `]`, ``} {
 		check(t, `{"words":["zeus"]}`, body, "error: the input is not JSON")
+	}
+}
+
+func TestBlock(t *testing.T) {
+	const want = `{"action":"block","status_code":400,"error_type":"unreadable_body","message":"the input is not JSON"}`
+	if got := string(block(errNotJSON)); got != want {
+		t.Errorf("\n got %s\nwant %s", got, want)
 	}
 }

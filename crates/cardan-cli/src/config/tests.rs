@@ -66,8 +66,19 @@ fn variables_are_substituted_where_secrets_belong() {
 }
 
 #[test]
-fn an_empty_file_is_a_gateway_without_routes() {
+fn a_gateway_without_routes_is_asked_for_in_words() {
     let resolved = resolve("{}").unwrap();
     assert_eq!(resolved.listen, default_listen());
     assert!(resolved.gateway.routes.is_empty() && resolved.plugins.is_empty());
+}
+
+#[test]
+fn files_that_say_nothing_are_refused() {
+    check_error("llmproxy: {manifests: [/dev/null]}", "nothing but comments: `[]` is a manifest without");
+    for empty in ["", " \n", "# a comment\n", "---\n", "---\n# only\n...\n", "null", "~", "\u{feff}"] {
+        check_error(
+            empty,
+            "it is empty, or has nothing but comments: `upstreams`, `routes` and `plugins` are",
+        );
+    }
 }

@@ -125,6 +125,32 @@ fn what_is_no_plugin() {
     }
 }
 
+/// Whatever a path leads to, reading it ends, and soon.
+#[test]
+fn what_is_no_file_of_a_plugin() {
+    let dir = shelf();
+    let fifo = dir.path().join("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    // Sparse: it takes up no room.
+    fs::File::create(dir.path().join("huge.wasm")).unwrap().set_len(10 << 30).unwrap();
+    fs::write(dir.path().join("huge.json"), r#"{"wasm":[{"path":"huge.wasm"}]}"#).unwrap();
+    for (path, says) in [
+        ("fifo", "fifo\": is not a regular file"),
+        ("/dev/zero", "/dev/zero\": is not a regular file"),
+        ("folder", "is a directory"),
+        ("huge.wasm", "is larger than 256 MiB"),
+        ("huge.json", "is larger than 256 MiB"),
+    ] {
+        check_error(&run(&dir, &["call", path, "run"]), UNUSABLE, &[says]);
+        check_error(&run(&dir, &["inspect", path]), UNUSABLE, &[says]);
+        fs::write(dir.path().join("c.yaml"), format!("plugins: [{{name: a, source: {path}}}]")).unwrap();
+        check_error(&run(&dir, &["validate", "-c", "c.yaml"]), UNUSABLE, &["plugin a: ", says]);
+    }
+    check_error(&run(&dir, &["validate", "-c", "/dev/zero"]), UNUSABLE, &["it is larger than 16 MiB"]);
+    let piped = run_with(&dir, &["call", "kitchen.wasm", "consume", "-"], &vec![7; (64 << 20) + 1]);
+    check_error(&piped, UNUSABLE, &["standard input is more than 64 MiB"]);
+}
+
 #[test]
 fn what_does_not_link() {
     let dir = shelf();
@@ -199,13 +225,74 @@ fn results_of_calls() {
     kitchen("config_get", &["k", "--config", "k=v=w", "--config", "l="], "v=w");
     kitchen("config_get", &["m", "--config", "k=v"], "<unset>");
     // Memory is new for each call, unless the instance is shared; variables are the plugin's.
-    kitchen("memory_count", &["--times", "3"], "1");
-    kitchen("memory_count", &["--times", "3", "--instance", "shared"], "3");
-    kitchen("var_count", &["--times", "3"], "3");
+    let thrice = |export: &str, more: &[&str], output: &str| {
+        let run = run(&dir, &[&["call", "kitchen.wasm", export, "--times", "3"], more].concat());
+        assert_eq!((run.code, run.text()), (Some(0), output), "{run:?}");
+        assert!(
+            run.stderr.starts_with("3 calls, 0 failed, p50 ") && run.stderr.ends_with(" ns\n"),
+            "{run:?}"
+        );
+    };
+    thrice("memory_count", &[], "1");
+    thrice("memory_count", &["--instance", "shared"], "3");
+    thrice("var_count", &[], "3");
     let piped = run_with(&dir, &["call", "kitchen.wasm", "consume", "-"], &[7; 100_000]);
     assert_eq!((piped.code, piped.text()), (Some(0), "100000"), "{piped:?}");
     let echoed = run_with(&dir, &["call", "echo.wasm", "echo", "-"], b"\0\xff\x80\n");
     assert_eq!((echoed.code, echoed.stdout.as_slice()), (Some(0), &b"\0\xff\x80\n"[..]), "{echoed:?}");
+}
+
+/// One failure among many calls is a failure, and the times tell of all of them.
+#[test]
+fn times_of_calls() {
+    let dir = shelf();
+    // Counts in its memory, and traps at the third call; a new instance takes its place.
+    let source = r#"(module
+        (global $calls (mut i32) (i32.const 0))
+        (func (export "run")
+            (global.set $calls (i32.add (global.get $calls) (i32.const 1)))
+            (if (i32.ge_u (global.get $calls) (i32.const 3)) (then unreachable))))"#;
+    fs::write(dir.path().join("third.wat"), source).unwrap();
+    let call = |times: &str, format: &str| {
+        run(&dir, &["call", "third.wat", "run", "--instance", "shared", "--times", times, "-o", format])
+    };
+    let whole = call("2", "json");
+    assert_eq!((whole.code, &whole.json()["calls"]["failures"]), (Some(0), &json!(0)), "{whole:?}");
+    let failed = call("5", "json");
+    let calls = &failed.json()["calls"];
+    assert_eq!((failed.code, &calls["count"], &calls["failures"]), (Some(FAILED), &json!(5), &json!(1)));
+    let [p50, p99] = ["p50_ns", "p99_ns"].map(|key| calls[key].as_u64().unwrap());
+    assert!(0 < p50 && p50 <= p99, "{failed:?}");
+    assert_eq!(failed.json()["fault"], "trap", "{failed:?}");
+    let text = call("5", "text");
+    check_error(&text, FAILED, &["5 calls, 1 failed, p50 ", "plugin third: wasm trap"]);
+    check_usage(&dir, &["call", "third.wat", "run", "--times", "10000001"], "is not in 1..=10000000");
+}
+
+/// A guard that lets pass what it cannot read is none, whatever the operator's failure policy.
+#[test]
+fn example_guards_refuse_what_they_cannot_read() {
+    let surrogate = r#"{"messages":"\ud800"}"#.to_owned();
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    let check = |module: &str, export: &str, event: String, says: &str| {
+        let run = finish(cardan().arg("call").arg(guest(module)).args([export, event.as_str()]), b"");
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{module}: {run:?}");
+        assert!(run.text().contains(says), "{module} {export}: {says} is not in {}", run.text());
+    };
+    for body in [&surrogate, &deep] {
+        let event = |of: &str| format!(r#"{{"{of}":{{"body":{{"json":{body}}}}}}}"#);
+        check("pii-mask.wasm", "http_request", event("request"), r#""verdict":"refuse","status":400"#);
+        check("pii-mask.wasm", "http_response", event("response"), r#""verdict":"refuse","status":502"#);
+        check("prompt-guard.wasm", "handle", format!(r#"{{"body":{body}}}"#), r#""status_code":400"#);
+    }
+    let text = r#"{"request":{"body":{"text":"{\"messages\":"}}}"#.to_owned();
+    check("pii-mask.wasm", "http_request", text, r#""kind":"unreadable_body""#);
+    let pieces = r#"{"response":{"body":{"text":"data: {\"t\":\"a@\"}\ndata: {\"t\":\"b.example\"}"}}}"#;
+    check("pii-mask.wasm", "http_response", pieces.to_owned(), r#""kind":"unreadable_answer""#);
+    let words = r#""config":{"words":["zeus"],"max_messages":1}"#;
+    check("redact-go.wasm", "handle", format!(r#"{{{words},"body":{deep}}}"#), r#""status_code":400"#);
+    check("redact-go.wasm", "handle", format!(r#"{{{words},"body":{surrogate}}}"#), r#""status_code":400"#);
+    check("limit-c.wasm", "handle", format!(r#"{{{words},"body":{{"n":{deep}}}}}"#), r#""status_code":400"#);
 }
 
 #[test]
@@ -245,9 +332,9 @@ fn json_documents() {
         run(&dir, &["validate", "--config", "c.yaml", "-o", "json"])
     };
     check(
-        &validate("plugins: [{name: mask, source: pii-mask.wasm}]"),
+        &validate("plugins: [{name: key, source: api-key.wasm}]"),
         0,
-        &[("/valid", json!(true)), ("/plugins", json!(["mask"])), ("/warnings", json!([]))],
+        &[("/valid", json!(true)), ("/plugins", json!(["key"])), ("/warnings", json!([]))],
     );
     check(&validate("lisen: 1"), UNUSABLE, &[("/valid", json!(false))]);
 
@@ -260,11 +347,47 @@ fn json_documents() {
     assert!(titles[0].to_string().contains("body"), "{}", titles[0]);
 }
 
+/// A mask that fails open on the way back is valid, and hardly ever meant.
+#[test]
+fn guards_that_let_answers_pass() {
+    let dir = shelf();
+    let validate = |bindings: &str, format: &str| {
+        let yaml = format!("plugins: [{{name: mask, source: pii-mask.wasm{bindings}}}]");
+        fs::write(dir.path().join("c.yaml"), yaml).unwrap();
+        run(&dir, &["validate", "--config", "c.yaml", "-o", format])
+    };
+    let check = |bindings: &str, warnings: usize| {
+        let json = validate(bindings, "json");
+        assert_eq!(json.code, Some(0), "{bindings}: {json:?}");
+        assert_eq!(json.json()["warnings"].as_array().unwrap().len(), warnings, "{bindings}: {json:?}");
+        let text = validate(bindings, "text");
+        assert_eq!((text.code, text.text()), (Some(0), "c.yaml is valid: 1 plugin(s) load\n"), "{text:?}");
+        let warned =
+            text.stderr.matches("warning: plugin mask: when it fails, requests are refused, but").count();
+        assert_eq!((warned, text.stderr.lines().count()), (warnings, warnings), "{bindings}: {text:?}");
+    };
+    check("", 1);
+    check(", bindings: [{hook: http.request}, {hook: http.response}]", 1);
+    check(
+        ", bindings: [{hook: http.request, on_fault: refuse}, {hook: http.response, phase: post_flight}]",
+        1,
+    );
+    check(", bindings: [{hook: http.request}, {hook: http.response, on_fault: refuse}]", 0);
+    check(", bindings: [{hook: http.request}, {hook: http.response, on_fault: skip}]", 0);
+    check(", bindings: [{hook: http.request, on_fault: skip}, {hook: http.response}]", 0);
+    check(", bindings: [{hook: http.response}]", 0);
+    check(", bindings: [{hook: http.request}]", 0);
+    validate("", "text");
+    let server = Server::serve(&dir.path().join("c.yaml"));
+    server.wait_for(0, "plugin mask: when it fails, requests are refused, but answers pass");
+}
+
 #[test]
 fn wrong_configurations() {
     let dir = shelf();
     let traps = root().join("guests/hostile/start_traps.wat").display().to_string();
-    let rows: [(&str, &[&str]); 16] = [
+    let rows: [(&str, &[&str]); 17] = [
+        ("# soon\n", &["c.yaml: it is empty, or has nothing but comments"]),
         ("listen: [", &["c.yaml: ", "line 1"]),
         ("lisen: 1", &["unknown field `lisen`", "listen", "line 1, column 1"]),
         ("plugins:\n  - {name: a, source: b, limts: {}}", &["unknown field `limts`", "line 2, column 26"]),
@@ -368,6 +491,30 @@ fn the_compile_cache() {
     check_error(&call(&["--cache-dir", "/proc/nowhere"]), FAILED, &advice);
     check_error(&call(&["--cache-dir", "echo.wasm"]), FAILED, &["compile cache echo.wasm", "--no-cache"]);
     check(&call(&["--cache-dir", "/proc/nowhere", "--no-cache"]));
+}
+
+/// Variables that are empty or relative count as not set, and nothing is left where the command was run.
+#[test]
+fn a_cache_without_a_place() {
+    let dir = shelf();
+    let check = |variables: [(&str, &str); 3], cache: &str| {
+        let mut command = cardan();
+        command.envs(variables).env("CARDAN_LOG", "cardan_cli=info,cardan=info,warn");
+        let run = finish(command.current_dir(dir.path()).args(["call", "echo.wasm", "echo", "hi"]), b"");
+        assert_eq!((run.code, run.text()), (Some(0), "hi"), "{variables:?}: {run:?}");
+        assert_eq!(run.stderr.contains("no compile cache"), cache.is_empty(), "{variables:?}: {run:?}");
+        let there = |path: &str| dir.path().join(path).exists();
+        assert!(cache.is_empty() || there(cache), "{variables:?}");
+        assert!(![".cache", "cardan", "rel"].into_iter().any(there), "{variables:?}");
+    };
+    let home = dir.path().join("home").display().to_string();
+    let xdg = format!("{home}/xdg");
+    let variables = |own, xdg, home| [("CARDAN_CACHE_DIR", own), ("XDG_CACHE_HOME", xdg), ("HOME", home)];
+    check(variables("", "", ""), "");
+    check(variables("", "rel", "rel"), "");
+    check(variables("", "rel", &home), "home/.cache/cardan");
+    check(variables("", &xdg, ""), "home/xdg/cardan");
+    check(variables("own", "", ""), "own");
 }
 
 fn is_compiled(path: &std::path::Path) -> bool {

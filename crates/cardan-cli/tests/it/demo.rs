@@ -26,8 +26,16 @@ fn what_it_writes_is_valid_and_is_served() {
     assert_eq!((valid.code, valid.stderr.as_str()), (Some(0), ""), "{valid:?}");
     assert!(valid.text().contains("is valid: 7 plugin(s) load"), "{valid:?}");
     check(&Server::serve(&config));
-    // A second start overwrites what a first left.
-    check(&Server::start(cardan().args(["demo", "--listen", "127.0.0.1:0", "--dir"]).arg(&path)));
+    // A second start goes by what a first left, and keeps what somebody made of it.
+    let edited = std::fs::read_to_string(&config).unwrap() + "session_header: x-mine\n";
+    std::fs::write(&config, &edited).unwrap();
+    std::fs::remove_file(path.join("plugins/limit-c.wasm")).unwrap();
+    let again = Server::start(cardan().args(["demo", "--listen", "127.0.0.1:0", "--dir"]).arg(&path));
+    check(&again);
+    let kept = again.wait_for(0, "is not as the demo has it and is kept; delete it to get that one back");
+    assert!(kept.contains("kept/cardan.yaml") && again.logged() == 1, "{}", again.log());
+    assert_eq!(std::fs::read_to_string(&config).unwrap(), edited);
+    assert!(path.join("plugins/limit-c.wasm").exists());
 }
 
 fn check(server: &Server) {
@@ -78,6 +86,33 @@ fn sigterm_lets_a_stream_finish() {
         let (code, log) = server.ended();
         assert_eq!(code, Some(0), "{log}");
         assert!(!log.contains("drain timeout"), "{log}");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_the_drain() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("cardan.yaml");
+    std::fs::write(&config, "upstreams: [{name: e, builtin: {pace: 10s}}]\nroutes: [{path: /, upstream: e}]")
+        .unwrap();
+    for (first, second, code) in [(Signal::TERM, Signal::INT, 130), (Signal::INT, Signal::TERM, 143)] {
+        let server = Server::serve(&config);
+        let client = Client::new(server.address);
+        block_on(async {
+            let response =
+                client.send("POST", "/v1/chat/completions", conversation("hello", true)).await.unwrap();
+            server.signal(first);
+            server.wait_for(0, "stopping: requests under way may finish, until a second signal");
+            server.signal(second);
+            let cut = rest(response.into_body()).await;
+            assert!(cut.is_err(), "a stream that was cut off looks whole: {cut:?}");
+        });
+        let (ended, log) = server.ended();
+        assert_eq!(ended, Some(code), "{log}");
+        assert!(
+            log.contains("cardan: stopped at once by a second signal: requests under way are cut"),
+            "{log}"
+        );
     }
 }
 

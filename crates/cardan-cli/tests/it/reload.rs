@@ -288,7 +288,9 @@ fn broken_configurations_change_nothing() {
     fs::write(deployment.path("damaged.wasm"), b"\0asm\x01\0\0\0\x01\xff").unwrap();
     let mut routes = Generation::new(99);
     routes.routes = json!([{ "path": "/", "upstream": "nobody" }]);
-    let rows: [(String, &[&str]); 9] = [
+    let rows: [(String, &[&str]); 11] = [
+        (String::new(), &["cardan.yaml: it is empty, or has nothing but comments"]),
+        ("# to be written\n".to_owned(), &["it is empty", "`plugins` are missing"]),
         ("listen: [".to_owned(), &["cardan.yaml: ", "line 1"]),
         ("lisen: 1".to_owned(), &["unknown field `lisen`"]),
         (document(plugin("new", "nowhere.wasm", json!({}))), &["plugin new: ", "nowhere.wasm", "not found"]),
@@ -330,6 +332,24 @@ fn broken_configurations_change_nothing() {
     });
     seen.check_all_right();
     assert_eq!(seen.texts, answers(2));
+}
+
+/// Whoever takes a guard out is told so, by name.
+#[test]
+fn what_guards_no_more_is_said() {
+    let deployment = Deployment::new();
+    deployment.write(&Generation::new(0));
+    let server = deployment.serve();
+    let mut fewer = Generation::new(0);
+    fewer.plugins.retain(|plugin| plugin["name"] == "stamp");
+    deployment.write(&fewer);
+    let from = server.logged();
+    reload(&server, "generation=2");
+    for says in ["plugin=\"guard\" hooks=\"http.request\"", "plugin=\"clean\" hooks=\"http.response\""] {
+        let line = server.wait_for(from, says);
+        assert!(line.contains("WARN") && line.contains("dropped: "), "{line}");
+    }
+    assert!(!server.log().contains("plugin=\"stamp\""), "{}", server.log());
 }
 
 /// Where to listen is settled at the start, by the command line or by the file.

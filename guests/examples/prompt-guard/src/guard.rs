@@ -24,7 +24,7 @@ const PHRASES: [&str; 12] = [
 const TRUSTED_ROLES: [&str; 3] = ["system", "developer", "assistant"];
 
 #[derive(Deserialize)]
-pub struct Input {
+struct Input {
     body: Value,
     #[serde(default)]
     config: Config,
@@ -43,7 +43,12 @@ pub enum Answer {
     Block { status_code: u16, error_type: &'static str, message: &'static str },
 }
 
-pub fn judge(input: &Input) -> Answer {
+pub fn judge(input: &[u8]) -> Answer {
+    let Ok(input) = serde_json::from_slice::<Input>(input) else { return UNREADABLE };
+    // Without a body there is no prompt; in anything but an object nobody knows where one would be.
+    if !(input.body.is_object() || input.body.is_null()) {
+        return UNREADABLE;
+    }
     // The configured phrases may be written any way; one that is blank would be found everywhere.
     let configured: Vec<String> =
         input.config.phrases.iter().map(|p| normal(p)).filter(|p| !p.is_empty()).collect();
@@ -61,6 +66,12 @@ pub fn judge(input: &Input) -> Answer {
         Answer::Passthrough
     }
 }
+
+const UNREADABLE: Answer = Answer::Block {
+    status_code: 400,
+    error_type: "unreadable_body",
+    message: "prompts are checked here, and this body cannot be read to do so: send a JSON object",
+};
 
 /// The text of each message of the user and of each tool result; also the prompts of completions
 /// (`prompt`) and of responses (`input`).
@@ -141,7 +152,7 @@ mod tests {
         let input = json!({
             "body": body, "metadata": {"req_id": "0f3a"}, "session_id": "default", "config": {"phrases": phrases},
         });
-        let answer = judge(&serde_json::from_value(input).expect("an input of the LLMProxy protocol"));
+        let answer = judge(input.to_string().as_bytes());
         let expected = if blocked { "block" } else { "passthrough" };
         assert_eq!(serde_json::to_value(&answer).expect("JSON")["action"], expected, "{answer:?}");
     }
@@ -193,7 +204,18 @@ mod tests {
 
     #[test]
     fn config_is_optional() {
-        let input = serde_json::from_value(json!({"body": {}})).expect("an input");
-        assert_eq!(judge(&input), Answer::Passthrough);
+        assert_eq!(judge(br#"{"body":{}}"#), Answer::Passthrough);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_blocked() {
+        let deep = format!(r#"{{"body":{}{}}}"#, r#"{"a":"#.repeat(200), "}".repeat(200));
+        for input in
+            [r#"{"body":{"messages":"\ud800"}}"#, r#"{"body":{"n":1e999}}"#, deep.as_str(), "{}", "", "[]"]
+        {
+            assert_eq!(judge(input.as_bytes()), UNREADABLE, "{input}");
+        }
+        check(json!(["ignore"]), json!([]), true);
+        check(json!("hello"), json!([]), true);
     }
 }

@@ -25,7 +25,7 @@ impl Exports {
     }
 
     pub(super) fn get(&self, name: &str) -> Option<Export> {
-        self.functions.get(name).copied().filter(|_| !name.starts_with(fuse::RESERVED))
+        self.functions.get(name).copied()
     }
 
     /// The steps of guest runtime initialisation, in their order.
@@ -76,6 +76,7 @@ pub(super) enum Initialiser {
 
 fn functions(main: &Module) -> HashMap<String, Export> {
     main.exports()
+        .filter(|export| !export.name().starts_with(fuse::RESERVED))
         .filter_map(|export| {
             let ExternType::Func(ty) = export.ty() else { return None };
             let id = main.get_export_index(export.name())?;

@@ -31,7 +31,7 @@ use wasm_encoder::{
 use wasmparser::{ExternalKind, FuncType, FunctionBody, KnownCustom, Operator, Parser, Payload, TypeRef};
 
 /// Bump when the output changes for the same input: it is part of the compile cache's key.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 
 /// The import module the kernel stands in for.
 pub(super) const ENV: &str = "extism:host/env";
@@ -386,6 +386,8 @@ impl Sections {
                         let export = export?;
                         let (kind, index) = match export.kind {
                             ExternalKind::Memory => (ExportKind::Memory, shape.kernel_memory),
+                            // The guest calls it by index, and every name costs memory in every plugin.
+                            _ if is_kernel_function(export.name) => continue,
                             _ => (ExportKind::Func, kernel.function_index(export.index)?),
                         };
                         self.exports.export(&reserved(export.name), kind, index);

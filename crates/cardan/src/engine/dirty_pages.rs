@@ -6,6 +6,7 @@
 //! out or is just being moved (fixed in wasmtime 50, PR 14357), which is why its scan is not used.
 #![expect(unsafe_code, reason = "the request is not in any crate; the kernel writes only where it says")]
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -118,17 +119,40 @@ impl DirtyPages {
 
 /// How many page faults a thread has had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct PageFaults {
+struct PageFaults {
     minor: i64,
     major: i64,
 }
 
 impl PageFaults {
-    /// This thread's. Who writes to a page that was not writable before has had one more: a page that was
-    /// not there, that was swapped out, or that was shared as zeros or as a file's.
-    pub(crate) fn of_this_thread() -> Option<Self> {
+    fn of_this_thread() -> Option<Self> {
         let usage = getrusage(UsageWho::RUSAGE_THREAD).ok()?;
         Some(Self { minor: usage.minor_page_faults(), major: usage.major_page_faults() })
+    }
+}
+
+thread_local! {
+    /// When this thread last looked.
+    static SEEN: Cell<Option<PageFaults>> = const { Cell::new(None) };
+}
+
+/// Watches a thread for the first write to a page. Whoever writes to a page that could not be written to
+/// before has one fault more: a page that was not there, that was swapped out, or that was shared as
+/// zeros or as a file's.
+pub(crate) struct Watch(Option<PageFaults>);
+
+impl Watch {
+    /// From when this thread last looked, or from now: a fault too many costs a scan, one too few would be
+    /// another guest's page.
+    pub(crate) fn begin() -> Self {
+        Self(SEEN.get().or_else(PageFaults::of_this_thread))
+    }
+
+    /// Whether there was none. To be asked on the same thread.
+    pub(crate) fn saw_nothing(self) -> bool {
+        let now = PageFaults::of_this_thread();
+        SEEN.set(now);
+        now.is_some() && now == self.0
     }
 }
 

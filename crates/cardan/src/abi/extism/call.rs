@@ -10,9 +10,10 @@ use wasmtime::{Func, Instance, ModuleExport, Store, TypedFunc, Val, WasmParams, 
 use super::codec::{self, Report};
 use super::exports::{Export, Shape};
 use super::kernel::Kernel;
-use super::rewind::{Rewindable, Watch};
+use super::rewind::Rewindable;
 use super::state::{Heritage, State};
 use super::wait::{Nested, Wait};
+use crate::engine::dirty_pages::Watch;
 use crate::limits::{CancelHandle, Pace};
 
 /// Guests that may be inside of one another on one thread: an embedder's function may call a plugin,
@@ -73,7 +74,7 @@ impl Guest {
         {
             return Report::refused(Fault::Host, error.to_string());
         }
-        let watch = self.rewindable.as_ref().map(|_| Watch::begin(pace));
+        let watch = (pace == Pace::Inline && self.rewindable.is_some()).then(Watch::begin);
         match self.kernel.begin(&mut self.store, call.input) {
             Ok(true) => {}
             Ok(false) => return Report::refused(Fault::Memory, "failed to allocate extism memory"),
@@ -86,8 +87,8 @@ impl Guest {
         }
         self.calls = self.calls.saturating_add(1);
         let result = self.run(call.export, export, pace).await;
-        if let (Some(watch), Some(rewindable)) = (watch, &mut self.rewindable) {
-            watch.end(rewindable);
+        if let Some(rewindable) = &mut self.rewindable {
+            rewindable.watched(watch);
         }
         self.store.data_mut().end_log();
         if call.export == "_start" {

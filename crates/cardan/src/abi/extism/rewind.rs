@@ -14,8 +14,8 @@ use wasmtime::{Global, Instance, Memory, Module, ModuleExport, Store, Val};
 
 use super::fuse;
 use super::state::State;
-use crate::engine::dirty_pages::{DirtyPages, PAGE_BYTES, PageFaults};
-use crate::limits::{self, Pace};
+use crate::engine::dirty_pages::{DirtyPages, PAGE_BYTES, Watch};
+use crate::limits;
 
 /// Guests with a larger memory at first always get a new instance: somebody has to look at all of it once.
 const INITIAL_BYTES_MAX: usize = 16 << 20;
@@ -85,24 +85,10 @@ enum News {
     Possible,
 }
 
-/// Watches a call for the first write to a page.
-pub(super) struct Watch(Option<PageFaults>);
-
-impl Watch {
-    /// To be called before anything is written. Only what runs on this thread can be watched.
-    pub(super) fn begin(pace: Pace) -> Self {
-        match pace {
-            Pace::Inline => Self(PageFaults::of_this_thread()),
-            Pace::Suspendable => Self(None),
-        }
-    }
-
-    /// To be called on the same thread.
-    pub(super) fn end(self, rewindable: &mut Rewindable) {
-        rewindable.news = match self.0 {
-            Some(before) if PageFaults::of_this_thread() == Some(before) => News::None,
-            _ => News::Possible,
-        };
+impl Rewindable {
+    /// Says how the last call was watched, if it was: only what runs on one thread can be.
+    pub(super) fn watched(&mut self, watch: Option<Watch>) {
+        self.news = if watch.is_some_and(Watch::saw_nothing) { News::None } else { News::Possible };
     }
 }
 

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use cardan_api::manifest::{Bytes, Milliseconds, PluginEntry, llmproxy};
@@ -20,6 +21,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::output::Failure;
+
+/// Memory of all plugins' instances where the file says nothing about it.
+const ENGINE_MEMORY_BYTES_MAX: u64 = 4 << 30;
 
 /// The whole file.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -47,6 +51,9 @@ pub(crate) struct File {
     /// How long anybody may keep anybody waiting.
     #[serde(default)]
     timeouts: TimeoutsEntry,
+    /// What all plugins together may have. Read at the start only.
+    #[serde(default)]
+    engine: EngineEntry,
     /// The request header that names a client's session; `x-session-id` unless said otherwise.
     #[serde(default)]
     session_header: Option<String>,
@@ -174,6 +181,19 @@ struct TimeoutsEntry {
     drain: Option<Milliseconds>,
 }
 
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Engine")]
+struct EngineEntry {
+    /// Instances alive at once in the pool; 1,000 unless said otherwise. Each reserves some 8 GiB of address
+    /// space, not memory.
+    #[schemars(range(min = 1))]
+    instances: Option<NonZero<u32>>,
+    /// The memories of all instances together, as large as they are and not as much of them as is used; 4 GiB
+    /// unless said otherwise.
+    memory: Option<Bytes>,
+}
+
 #[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum ForwardedEntry {
@@ -208,12 +228,20 @@ enum AmbiguousBodiesEntry {
 #[derive(Debug)]
 pub(crate) struct Resolved {
     pub(crate) listen: SocketAddr,
+    pub(crate) engine: EngineBounds,
     pub(crate) gateway: Config,
     pub(crate) plugins: Vec<PluginSpec>,
     /// Those of them that the file itself describes, as it does.
     pub(crate) entries: Vec<PluginEntry>,
     /// What the operator should know and what stops nothing.
     pub(crate) warnings: Vec<String>,
+}
+
+/// What all plugins together may have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct EngineBounds {
+    pub(crate) pool_instances: Option<u32>,
+    pub(crate) memory_bytes_max: Option<u64>,
 }
 
 /// Where values of `${NAME}` come from.
@@ -310,8 +338,9 @@ impl File {
         }
         self.limits.apply(&mut gateway);
         self.timeouts.apply(&mut gateway);
+        let engine = self.engine.resolve();
         let entries = self.plugins.into_iter().filter(|entry| entry.enabled).collect();
-        Ok(Resolved { listen: self.listen, gateway, plugins, entries, warnings })
+        Ok(Resolved { listen: self.listen, engine, gateway, plugins, entries, warnings })
     }
 }
 
@@ -444,6 +473,15 @@ impl LimitsEntry {
         }
         if let Some(connections) = self.connections {
             gateway.startup.connections_max = connections;
+        }
+    }
+}
+
+impl EngineEntry {
+    fn resolve(&self) -> EngineBounds {
+        EngineBounds {
+            pool_instances: self.instances.map(NonZero::get),
+            memory_bytes_max: Some(self.memory.map_or(ENGINE_MEMORY_BYTES_MAX, |bytes| bytes.0)),
         }
     }
 }

@@ -5,12 +5,13 @@ use serde_json::json;
 
 use crate::args::{Inspect, Shared};
 use crate::call::explain;
+use crate::config::EngineBounds;
 use crate::output::{self, Failure, Format};
 use crate::serve;
 
 pub(crate) fn run(shared: &Shared, args: &Inspect) -> Result<(), Failure> {
     serve::log(shared, "warn")?;
-    let engine = serve::engine(shared)?;
+    let engine = serve::engine(shared, EngineBounds::default())?;
     let found = match engine.plugin(args.plugin.as_path()).inspect() {
         Ok(found) => found,
         Err(error) => {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cardan::{Engine, EngineConfig};
+use cardan::{Engine, EngineConfig, HttpClient};
 use cardan_gateway::Gateway;
 use cardan_manager::{Applied, ApplyError, Bindings, Manager, Pairing, PluginSpec};
 use cardan_services::HttpService;
@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::advice;
 use crate::args::{LogFormat, Serve, Shared};
-use crate::config::{self, Resolved, environment};
+use crate::config::{self, EngineBounds, Resolved, environment};
 use crate::output::{self, Failure};
 
 pub(crate) fn run(shared: &Shared, args: &Serve) -> Result<(), Failure> {
@@ -36,7 +36,8 @@ pub(crate) fn serve(
     listen: Option<SocketAddr>,
     ready: impl FnOnce(SocketAddr) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let manager = Manager::new(engine(shared)?, RandomState::new().hash_one(std::process::id()));
+    let seed = RandomState::new().hash_one(std::process::id());
+    let manager = Manager::new(engine(shared, resolved.engine)?, seed);
     warn(&resolved.warnings);
     let applied = apply(&manager, &resolved.plugins, Vec::new())?;
     report(&applied, &[]);
@@ -61,7 +62,9 @@ pub(crate) fn serve(
         })?;
         let signals = Signals::new()?;
         ready(address)?;
-        let reloads = Reloads { path: path.to_owned(), fixed, manager, gateway: gateway.clone() };
+        let gateway_of_reloads = gateway.clone();
+        let engine = resolved.engine;
+        let reloads = Reloads { path: path.to_owned(), fixed, engine, manager, gateway: gateway_of_reloads };
         let reloads = tokio::spawn(reloads.on(signals.reload, resolved.plugins));
         let outcome = tokio::select! {
             () = gateway.serve(listener, signals.stop.first()) => Ok(()),
@@ -76,15 +79,18 @@ pub(crate) fn serve(
 }
 
 /// An engine with the real capabilities.
-pub(crate) fn engine(shared: &Shared) -> Result<Engine, Failure> {
+pub(crate) fn engine(shared: &Shared, bounds: EngineBounds) -> Result<Engine, Failure> {
     let http = HttpService::new().map_err(Failure::failed)?;
     let chosen = shared.cache_dir.clone().filter(|dir| !dir.as_os_str().is_empty());
     let cache_dir = if shared.no_cache { None } else { chosen.or_else(default_cache_dir) };
     if cache_dir.is_none() && !shared.no_cache {
         tracing::info!("no compile cache: set HOME, XDG_CACHE_HOME or CARDAN_CACHE_DIR to start faster");
     }
-    Engine::new(EngineConfig { cache_dir, http: Some(Arc::new(http)), ..EngineConfig::default() })
-        .map_err(|error| Failure::failed(format_args!("{error}; or run with --no-cache")))
+    let EngineBounds { pool_instances, memory_bytes_max } = bounds;
+    let http: Option<Arc<dyn HttpClient>> = Some(Arc::new(http));
+    let config =
+        EngineConfig { cache_dir, pool_instances, memory_bytes_max, http, ..EngineConfig::default() };
+    Engine::new(config).map_err(|error| Failure::failed(format_args!("{error}; or run with --no-cache")))
 }
 
 /// The place the XDG base directory specification has for caches, where there is a home. Variables that
@@ -205,6 +211,7 @@ struct Reloads {
     path: PathBuf,
     /// Where the file said to listen at the start, if that counts.
     fixed: Option<SocketAddr>,
+    engine: EngineBounds,
     manager: Manager,
     gateway: Gateway,
 }
@@ -230,11 +237,16 @@ impl Reloads {
 
     fn reload(&self) -> Result<(Applied, Vec<PluginSpec>), Failure> {
         let resolved = config::read(&self.path, &environment)?;
+        let path = self.path.display();
         if self.fixed.is_some_and(|fixed| fixed != resolved.listen) {
             return Err(Failure::unusable(format_args!(
-                "{}: listen: it cannot change while clients are served; start again for {}",
-                self.path.display(),
+                "{path}: listen: it cannot change while clients are served; start again for {}",
                 resolved.listen
+            )));
+        }
+        if self.engine != resolved.engine {
+            return Err(Failure::unusable(format_args!(
+                "{path}: engine: it cannot change while plugins run; start again for it"
             )));
         }
         warn(&resolved.warnings);

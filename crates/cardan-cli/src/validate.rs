@@ -29,7 +29,7 @@ pub(crate) fn run(shared: &Shared, args: &Validate) -> Result<(), Failure> {
 
 fn check(shared: &Shared, args: &Validate) -> Result<(Vec<String>, Vec<String>), Failure> {
     let resolved = config::read(&args.config, &environment)?;
-    let manager = Manager::new(serve::engine(shared)?, 0);
+    let manager = Manager::new(serve::engine(shared, resolved.engine)?, 0);
     let applied = serve::apply(&manager, &resolved.plugins, Vec::new())?;
     let mut warnings = resolved.warnings;
     warnings.extend(advice::about(&resolved.entries, &manager.snapshot()));

@@ -64,8 +64,8 @@ impl fmt::Display for MemoryFull {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the instances of this process may have {} bytes of memory together; raise memory_bytes_max of the \
-             engine (EngineConfig::memory_bytes_max) to allow more",
+            "the instances of this process may have {} bytes of memory together; raise engine.memory \
+             (EngineConfig::memory_bytes_max) to allow more",
             self.0
         )
     }

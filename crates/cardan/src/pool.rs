@@ -128,8 +128,8 @@ impl Pool {
         let kept = acquire(&of_all.free, count, deadline).await;
         let (kept, deadline) = kept.ok_or_else(|| {
             busy(format!(
-                "visits keep all {} slots of the pool that visits of all plugins may keep; raise pool_instances \
-                 of the engine (EngineConfig::pool_instances) to allow more",
+                "visits keep all {} slots of the pool that visits of all plugins may keep; raise engine.instances \
+                 (EngineConfig::pool_instances) to allow more",
                 of_all.max
             ))
         })?;

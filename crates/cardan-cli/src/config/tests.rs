@@ -41,6 +41,8 @@ fn wrong_configurations_say_what_is_wrong() {
     check_error("llmproxy: {manifests: [nowhere.yaml]}", "cannot read");
     check_error("listen: [", "cardan.yaml");
     check_error("ambiguous_bodies: pass", "pass_on");
+    check_error("engine: {instances: 0}", "expected a nonzero u32");
+    check_error("engine: {memory: some}", "a size such as");
 }
 
 #[test]
@@ -51,6 +53,17 @@ fn keys_reach_the_gateway() {
     expected.limits.held_bytes_max = 64 << 20;
     expected.timeouts.request = std::time::Duration::from_secs(7);
     assert_eq!(resolved.unwrap().gateway, expected);
+}
+
+#[test]
+fn the_engine_has_bounds() {
+    let bounds = |yaml| resolve(yaml).unwrap().engine;
+    let (pool_instances, memory_bytes_max) = (Some(64), Some(1 << 30));
+    assert_eq!(
+        bounds("engine: {instances: 64, memory: 1GiB}"),
+        EngineBounds { pool_instances, memory_bytes_max }
+    );
+    assert_eq!(bounds("{}"), EngineBounds { pool_instances: None, memory_bytes_max: Some(4 << 30) });
 }
 
 #[test]

@@ -352,7 +352,7 @@ fn what_guards_no_more_is_said() {
     assert!(!server.log().contains("plugin=\"stamp\""), "{}", server.log());
 }
 
-/// Where to listen is settled at the start, by the command line or by the file.
+/// Where to listen is settled at the start, by the command line or by the file, and so are the engine's bounds.
 #[test]
 fn the_address_stays() {
     let dir = tempfile::tempdir().unwrap();
@@ -364,6 +364,9 @@ fn the_address_stays() {
     let line = reload(&by_file, "not reloaded");
     assert!(line.contains("listen: it cannot change while clients are served"), "{line}");
     reload(&by_option, "generation=2");
+    fs::write(&config, "{listen: 127.0.0.1:0, engine: {instances: 7}}").unwrap();
+    let line = reload(&by_file, "not reloaded");
+    assert!(line.contains("engine: it cannot change while plugins run"), "{line}");
 }
 
 /// A request is answered by the routes and the plugins of one configuration. Here a path is guarded as

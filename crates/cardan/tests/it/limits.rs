@@ -229,7 +229,7 @@ fn room(plugin: &Plugin) -> usize {
 #[track_caller]
 fn check_full(error: &cardan::Error) {
     assert_eq!(error.fault(), Fault::Busy, "{error}");
-    assert!(error.message().contains("raise memory_bytes_max of the engine"), "{error}");
+    assert!(error.message().contains("raise engine.memory"), "{error}");
 }
 
 const GROWS: &str = r#"

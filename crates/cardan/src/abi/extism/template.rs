@@ -304,7 +304,8 @@ fn start_error(failure: &StartFailure) -> Error {
     if engine::is_pool_full(error) {
         return Error::call(
             Fault::Busy,
-            "all instances of this process are in use; raise pool_instances of the engine (EngineConfig::pool_instances) to allow more",
+            "all instances of this process are in use; raise engine.instances (EngineConfig::pool_instances) \
+             to allow more",
         );
     }
     if let Some(full) = error.downcast_ref::<MemoryFull>() {

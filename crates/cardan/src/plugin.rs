@@ -179,7 +179,8 @@ impl Plugin {
                     None => {
                         let permit;
                         (permit, call.deadline) = self.admitted.pool.permit(call.deadline).await?;
-                        Kept { guest: self.admitted.pool.take().await?, permit }
+                        let pool = self.admitted.pool.clone();
+                        Kept { guest: pool.take().await?, permit, pool }
                     }
                 };
                 let output = succeed(kept.guest.call(call).await)?;

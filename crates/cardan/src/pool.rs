@@ -176,14 +176,14 @@ impl Pool {
         made
     }
 
-    /// Takes an instance back after a call that went well.
+    /// Takes an instance back after calls that went well.
     pub(crate) fn put_back(&self, guest: Guest) {
         match self.mode {
             InstanceMode::Shared if !guest.is_spent() && !guest.is_worn() => {
                 lock(&self.idle).served.push(guest);
                 self.list();
             }
-            InstanceMode::Fresh if self.template.rewinds() => self.keep(guest),
+            InstanceMode::Fresh | InstanceMode::Visit if self.template.rewinds() => self.keep(guest),
             _ => self.discard(guest),
         }
     }

@@ -261,11 +261,11 @@ async fn the_engines_memory() {
         let mut instance = plugin.instance().unwrap();
         let report = instance.call_async("grow", &[100]).await;
         assert_eq!((report.code, report.fault), (-1, Some(Fault::Memory)), "{report:?}");
-        assert!(report.error.unwrap().contains("raise memory_bytes_max"));
+        assert!(report.error.unwrap().contains("raise engine.memory"));
         assert_eq!(room(&plugin), all - 1);
         let report = instance.call_async("trap", &vec![0; 2 << 20]).await;
         assert_eq!(report.fault, Some(Fault::Memory), "{report:?}");
-        assert!(report.error.unwrap().contains("raise memory_bytes_max"));
+        assert!(report.error.unwrap().contains("raise engine.memory"));
         assert_eq!(told(&instance.call_async("grow", &[10]).await.output), [1]);
         assert!(room(&plugin) < all - 1);
         assert_eq!(instance.call_async("trap", b"").await.code, 134);

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use cardan::{Engine, EngineConfig, InstanceMode, Isolation, Plugin};
+use cardan::{Engine, EngineConfig, Held, InstanceMode, Isolation, Plugin};
 
 use crate::support::{engine, guest, guest_importing, prebuilt, told};
+use crate::visits::ask;
 
 /// Loads a guest once so that its instances are put back, and once so that each is new.
 fn both(functions: &str) -> [(&'static str, Plugin); 2] {
@@ -230,5 +231,35 @@ fn reserved_names_are_refused_as_state() {
     if let Ok(plugin) = engine().plugin(module.as_bytes()).load() {
         plugin.call("run", "").unwrap();
         assert_eq!(plugin.ready_instances(), 0);
+    }
+}
+
+/// An instance that a visit kept is put back when the visit is over, whatever its calls have written.
+#[tokio::test]
+async fn instances_of_visits() {
+    let functions = r#"
+        (data (i32.const 40960) "\09")
+        (global $calls (mut i32) (i32.const 0))
+        (func (export "http_request") (result i32)
+          ;; Every call of a visit writes to another page, and traps where an earlier visit was.
+          (if (i32.load (i32.add (i32.const 65532) (i32.mul (global.get $calls) (i32.const -4096))))
+            (then unreachable))
+          (i32.store (i32.add (i32.const 65532) (i32.mul (global.get $calls) (i32.const -4096))) (i32.const 1))
+          (if (i32.ne (i32.load8_u (i32.const 40960)) (i32.sub (i32.const 9) (global.get $calls)))
+            (then unreachable))
+          (i32.store8 (i32.const 40960) (i32.sub (i32.load8_u (i32.const 40960)) (i32.const 1)))
+          (global.set $calls (i32.add (global.get $calls) (i32.const 1)))
+          (call $say @"{\22verdict\22:\22continue\22}")
+          (i32.const 0))"#;
+    let plugin = engine().plugin(guest(functions).as_bytes()).mode(InstanceMode::Visit).load().unwrap();
+    for visit in 0..40 {
+        let mut held = Held::default();
+        for call in 0..=visit % 5 {
+            let asked = ask(&plugin, &mut held, None).await;
+            asked.unwrap_or_else(|error| panic!("visit {visit}, call {call}: {error}"));
+        }
+        assert_eq!(plugin.ready_instances(), 0, "the only one is out");
+        drop(held);
+        assert_eq!(plugin.ready_instances(), 1);
     }
 }

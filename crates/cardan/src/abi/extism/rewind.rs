@@ -74,11 +74,11 @@ pub(super) struct Rewindable {
     left: u32,
     /// What calls have written since the instance was made, by memory.
     written: Vec<(usize, Range<usize>)>,
-    /// What the last call has written is among that, or nobody knows.
+    /// What was written since the instance was last put back is among that, or nobody knows.
     news: News,
 }
 
-/// Whether a call may have written to pages that no call before it has written to.
+/// Whether calls may have written to pages that no call before them has written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum News {
     None,
@@ -88,7 +88,9 @@ enum News {
 impl Rewindable {
     /// Says how the last call was watched, if it was: only what runs on one thread can be.
     pub(super) fn watched(&mut self, watch: Option<Watch>) {
-        self.news = if watch.is_some_and(Watch::saw_nothing) { News::None } else { News::Possible };
+        if !watch.is_some_and(Watch::saw_nothing) {
+            self.news = News::Possible;
+        }
     }
 }
 
@@ -149,8 +151,9 @@ impl Rewinding {
     pub(super) fn rewind(&self, rewindable: &mut Rewindable, store: &mut Store<State>) -> Result<(), Worn> {
         rewindable.left = rewindable.left.checked_sub(1).ok_or(Worn)?;
         self.check_sizes(rewindable, store)?;
-        if std::mem::replace(&mut rewindable.news, News::Possible) == News::Possible {
+        if rewindable.news == News::Possible {
             self.look(rewindable, store)?;
+            rewindable.news = News::None;
         }
         let Rewindable { memories, globals, beginning, written, .. } = rewindable;
         if written.iter().map(|(_, stretch)| stretch.len()).sum::<usize>() > WRITTEN_BYTES_MAX {

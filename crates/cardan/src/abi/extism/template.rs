@@ -74,7 +74,7 @@ impl Template {
     pub(super) fn new(engine: Engine, linked: Linked, shared: Arc<Shared>) -> Self {
         let Linked { main, linkage, .. } = &linked;
         let rewinding = match linkage {
-            Linkage::Fused { start, .. } if shared.mode == InstanceMode::Fresh => {
+            Linkage::Fused { start, .. } if shared.mode != InstanceMode::Shared => {
                 // What a guest finds out when it starts (a random number, the time, a variable) differs
                 // from instance to instance. One that asks nobody always begins the same.
                 let starts = start.is_some() || !shared.exports.initialisers().is_empty();
@@ -140,7 +140,7 @@ impl Template {
     }
 
     /// Puts an instance back to where it was before its first call: for the next one it is as good as
-    /// new. To be asked only after calls that went well. `None` where that cannot be done.
+    /// new. To be asked only after calls that all went well. `None` where that cannot be done.
     pub(crate) fn rewound(&self, mut guest: Guest) -> Option<Guest> {
         let rewindable = guest.rewindable.as_mut().filter(|_| !guest.spent)?;
         self.rewinding.as_ref()?.rewind(rewindable, &mut guest.store).ok()?;

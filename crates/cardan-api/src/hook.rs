@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::fault::FaultPolicy;
-use crate::http::{HttpComplete, HttpRequest, HttpResponse};
 
 /// Facts about one request or session that its plugins share, by name: what LLMProxy calls
 /// `metadata` and HeliosProxy `attributes`. JSON data only.
@@ -16,7 +15,7 @@ pub type Attributes = Map<String, Value>;
 /// A named point in a host's life, as a zero-sized type.
 ///
 /// Hosts ask with `visit.ask::<H>(&mut event)`. The set is open: a crate may define hooks of its own.
-/// [`HOOKS`] lists those that configuration can name.
+/// [`HOOKS`](crate::catalogue::HOOKS) lists those that configuration can name.
 pub trait Hook: Sized + Send + Sync + 'static {
     /// The name in configuration, metrics and documents, for instance `http.request`.
     const NAME: &'static str;
@@ -89,40 +88,3 @@ pub enum BodyNeed {
     /// The whole body. A streamed response is held until its end, judged, then released.
     Whole,
 }
-
-/// One row of [`HOOKS`]: what configuration, documents and `cardan inspect` say about a hook.
-#[derive(Debug)]
-pub struct HookInfo {
-    /// [`Hook::NAME`].
-    pub name: &'static str,
-    /// The phases a binding may choose from, the default first.
-    pub phases: &'static [Phase],
-    /// [`Hook::ON_FAULT`].
-    pub on_fault: FaultPolicy,
-    /// When it is asked, in a sentence fragment.
-    pub when: &'static str,
-}
-
-impl HookInfo {
-    /// The row named `name`.
-    pub fn find(name: &str) -> Option<&'static HookInfo> {
-        HOOKS.iter().find(|hook| hook.name == name)
-    }
-
-    const fn of<H: Hook>(phases: &'static [Phase], when: &'static str) -> Self {
-        Self { name: H::NAME, phases, on_fault: H::ON_FAULT, when }
-    }
-}
-
-/// Every hook that configuration can bind a plugin to.
-pub static HOOKS: &[HookInfo] = &[
-    HookInfo::of::<HttpRequest>(
-        &[Phase::PreFlight, Phase::Ingress, Phase::Routing],
-        "a request's head has arrived, and its body too if a binding needs it",
-    ),
-    HookInfo::of::<HttpResponse>(
-        &[Phase::PostFlight],
-        "before the first byte of a response is sent to the client",
-    ),
-    HookInfo::of::<HttpComplete>(&[Phase::Background], "after the last byte, or when the client has gone"),
-];

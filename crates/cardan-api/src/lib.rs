@@ -9,6 +9,7 @@
 //! what follows from one ([`FaultPolicy`]).
 
 pub mod capability;
+pub mod catalogue;
 pub mod dialect;
 pub mod fault;
 pub mod hook;
@@ -19,9 +20,10 @@ pub mod manifest;
 pub mod verdict;
 
 pub use capability::Capability;
+pub use catalogue::NamedHook;
 pub use dialect::Dialect;
 pub use fault::{Fault, FaultPolicy};
-pub use hook::{Attributes, BodyNeed, Hook, HookInfo, Phase};
+pub use hook::{Attributes, BodyNeed, Hook, Phase};
 pub use instance::InstanceMode;
 pub use limits::Limits;
 pub use verdict::{Flow, Verdict};

@@ -2,7 +2,7 @@
 
 use cardan_api::http::{HttpRequest, HttpResponse};
 use cardan_api::manifest::PluginEntry;
-use cardan_api::{FaultPolicy, Hook as _, HookInfo};
+use cardan_api::{FaultPolicy, Hook as _, NamedHook};
 use cardan_manager::Snapshot;
 
 /// One sentence for each thing, about plugins that are loaded.
@@ -24,7 +24,7 @@ pub(crate) fn about(entries: &[PluginEntry], snapshot: &Snapshot) -> Vec<String>
 
 /// Whether a plugin that guards requests lets answers pass when it fails, without anybody having said so.
 fn fails_open(entry: &PluginEntry, exported: &[&str]) -> bool {
-    let default = |hook| HookInfo::find(hook).map(|info| info.on_fault);
+    let default = |hook| NamedHook::find(hook).map(|info| info.on_fault);
     let open_by_default = default(HttpResponse::NAME) == Some(FaultPolicy::Skip);
     let (guards_requests, leaves_answers) = match &entry.bindings {
         None => (

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cardan::dialect::Spoken;
 use cardan_api::http::{HttpComplete, HttpRequest, HttpResponse};
-use cardan_api::{Hook, HookInfo};
+use cardan_api::{Hook, NamedHook};
 
 use crate::loaded::Loaded;
 use crate::rule::{Remembered, Subject};
@@ -30,7 +30,7 @@ pub(crate) fn bind(plugin: &Arc<Loaded>) -> Result<Vec<Binding>, String> {
             ));
         }
         Bindings::Exported => {
-            hooks.iter().filter_map(|hook| HookInfo::find(hook)).map(BindingSpec::at).collect()
+            hooks.iter().filter_map(|hook| NamedHook::find(hook)).map(BindingSpec::at).collect()
         }
         Bindings::Listed(specs) => specs.clone(),
     };

@@ -5,11 +5,11 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use cardan_api::hook::HOOKS;
+use cardan_api::catalogue::HOOKS;
 use cardan_api::manifest::{
     BindingEntry, GrantsEntry, LimitsEntry, MatchEntry, Milliseconds, PluginEntry, llmproxy,
 };
-use cardan_api::{BodyNeed, Dialect, FaultPolicy, HookInfo, InstanceMode, Limits, Phase};
+use cardan_api::{BodyNeed, Dialect, FaultPolicy, InstanceMode, Limits, NamedHook, Phase};
 use glob::Pattern;
 use serde_json::Value;
 
@@ -164,7 +164,7 @@ fn based(host: &str, base: &Path) -> String {
 
 /// An error begins with the key below the binding.
 fn resolve_binding(entry: &BindingEntry) -> Result<BindingSpec, String> {
-    let hook = HookInfo::find(&entry.hook).ok_or_else(|| {
+    let hook = NamedHook::find(&entry.hook).ok_or_else(|| {
         let known = listed(HOOKS.iter().map(|hook| hook.name));
         format!("hook: there is no hook {:?}; there are {known}", entry.hook)
     })?;
@@ -274,7 +274,7 @@ fn ring_plugin(entry: &llmproxy::Entry, folder: &Path) -> Result<PluginSpec, Str
 }
 
 /// The hook that a ring is a phase of.
-fn ring_hook(ring: Phase) -> &'static HookInfo {
+fn ring_hook(ring: Phase) -> &'static NamedHook {
     HOOKS.iter().find(|hook| hook.phases.contains(&ring)).unwrap_or(&HOOKS[0])
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cardan_api::{BodyNeed, Dialect, FaultPolicy, HookInfo, InstanceMode, Limits, Phase};
+use cardan_api::{BodyNeed, Dialect, FaultPolicy, InstanceMode, Limits, NamedHook, Phase};
 use serde_json::Value;
 
 use crate::rule::MatchRule;
@@ -74,7 +74,7 @@ pub enum Bindings {
 #[derive(Debug, Clone)]
 pub struct BindingSpec {
     /// The hook.
-    pub hook: &'static HookInfo,
+    pub hook: &'static NamedHook,
     /// One of the hook's phases.
     pub phase: Phase,
     /// Lower is asked earlier within the phase; the order of installation decides ties.
@@ -97,7 +97,7 @@ impl BindingSpec {
 
     /// A binding with a hook's defaults. The whole body is shown: a plugin that does not need it says so,
     /// and one that silently did not get it would look as if it worked.
-    pub fn at(hook: &'static HookInfo) -> Self {
+    pub fn at(hook: &'static NamedHook) -> Self {
         Self {
             hook,
             phase: hook.phases[0],

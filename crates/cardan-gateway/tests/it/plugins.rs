@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use cardan::{Engine, EngineConfig, HttpClient, HttpExchange, HttpFailure, HttpReply};
-use cardan_api::{BodyNeed, FaultPolicy, HookInfo, InstanceMode, Limits};
+use cardan_api::{BodyNeed, FaultPolicy, InstanceMode, Limits, NamedHook};
 use cardan_manager::{BindingSpec, Bindings, Manager, PluginSpec};
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ pub(crate) const COMPLETE: &str = "http.complete";
 /// A plugin bound once.
 pub(crate) fn plugin(name: &str, module: &str, hook: &str) -> PluginSpec {
     let file = tempfile(name, module);
-    let mut binding = BindingSpec::at(HookInfo::find(hook).unwrap());
+    let mut binding = BindingSpec::at(NamedHook::find(hook).unwrap());
     binding.on_fault = FaultPolicy::Refuse;
     PluginSpec {
         name: name.to_owned(),
@@ -65,7 +65,7 @@ pub(crate) fn prebuilt(name: &str, hooks: &[&str]) -> PluginSpec {
     let mut spec = plugin(name, "", REQUEST);
     spec.source =
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../../guests/prebuilt/{name}.wasm"));
-    let bindings = hooks.iter().map(|hook| BindingSpec::at(HookInfo::find(hook).unwrap())).collect();
+    let bindings = hooks.iter().map(|hook| BindingSpec::at(NamedHook::find(hook).unwrap())).collect();
     spec.bindings = Bindings::Listed(bindings);
     spec
 }

@@ -1,0 +1,42 @@
+//! The hooks that configuration can name.
+
+use crate::fault::FaultPolicy;
+use crate::hook::{Hook, Phase};
+use crate::http::{HttpComplete, HttpRequest, HttpResponse};
+
+/// One row of [`HOOKS`]: what configuration, documents and `cardan inspect` say about a hook.
+#[derive(Debug)]
+pub struct NamedHook {
+    /// [`Hook::NAME`].
+    pub name: &'static str,
+    /// The phases a binding may choose from, the default first.
+    pub phases: &'static [Phase],
+    /// [`Hook::ON_FAULT`].
+    pub on_fault: FaultPolicy,
+    /// When it is asked, in a sentence fragment.
+    pub when: &'static str,
+}
+
+impl NamedHook {
+    /// The row named `name`.
+    pub fn find(name: &str) -> Option<&'static NamedHook> {
+        HOOKS.iter().find(|hook| hook.name == name)
+    }
+
+    const fn of<H: Hook>(phases: &'static [Phase], when: &'static str) -> Self {
+        Self { name: H::NAME, phases, on_fault: H::ON_FAULT, when }
+    }
+}
+
+/// Every hook that configuration can bind a plugin to.
+pub static HOOKS: &[NamedHook] = &[
+    NamedHook::of::<HttpRequest>(
+        &[Phase::PreFlight, Phase::Ingress, Phase::Routing],
+        "a request's head has arrived, and its body too if a binding needs it",
+    ),
+    NamedHook::of::<HttpResponse>(
+        &[Phase::PostFlight],
+        "before the first byte of a response is sent to the client",
+    ),
+    NamedHook::of::<HttpComplete>(&[Phase::Background], "after the last byte, or when the client has gone"),
+];

@@ -46,6 +46,8 @@ const POOLED_TABLE_ELEMENTS: usize = 20_000;
 const KEEP_RESIDENT_BYTES: usize = 2 << 20;
 /// The same, everywhere, for tables and for the stacks of suspended guests.
 const KEEP_RESIDENT_SMALL_BYTES: usize = 64 << 10;
+/// Pages of a slot beyond what a plugin may have, for a memory that a convention adds.
+pub(crate) const SPARE_PAGES: u32 = 8;
 /// Stack of a guest. A suspendable guest has this and as much again for the host's own frames.
 const GUEST_STACK_BYTES: usize = 512 << 10;
 
@@ -330,8 +332,10 @@ fn pooled_config(config: &EngineConfig, keep_resident_bytes: usize) -> Config {
         .max_unused_warm_slots(each)
         .max_memories_per_module(POOLED_MEMORIES_PER_MODULE)
         .max_tables_per_module(POOLED_TABLES_PER_MODULE)
-        // The kernel's memory may take all that a plugin may have, and a page of its own.
-        .max_memory_size(usize::try_from(slot_bytes() + PAGE_BYTES).unwrap_or(usize::MAX))
+        // The kernel's memory may take all that a plugin may have, beside what it has at first.
+        .max_memory_size(
+            usize::try_from(slot_bytes() + u64::from(SPARE_PAGES) * PAGE_BYTES).unwrap_or(usize::MAX),
+        )
         .table_elements(POOLED_TABLE_ELEMENTS)
         .linear_memory_keep_resident(keep_resident_bytes)
         .table_keep_resident(KEEP_RESIDENT_SMALL_BYTES)

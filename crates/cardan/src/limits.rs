@@ -114,6 +114,11 @@ impl Share {
         }
         false
     }
+
+    fn shrink(&mut self, bytes: u64) {
+        self.bytes -= bytes;
+        self.budget.bytes_taken.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Share {
@@ -133,6 +138,8 @@ pub(crate) struct Meter {
     starting: bool,
     /// First sizes of the memories that were made after the start.
     late_bytes: u64,
+    /// What was agreed to last and may yet fail.
+    agreed_bytes: u64,
 }
 
 /// Extism's `max_pages`: a budget that all growth is taken from and that nothing is given back to.
@@ -154,6 +161,7 @@ impl Meter {
             share: budget.map(|budget| Share { budget: budget.clone(), bytes: 0 }),
             starting: true,
             late_bytes: 0,
+            agreed_bytes: 0,
         }
     }
 
@@ -191,6 +199,7 @@ impl ResourceLimiter for Meter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
+        self.agreed_bytes = 0;
         // Beyond what the module declared, `memory.grow` answers -1 whatever we say.
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
@@ -216,10 +225,24 @@ impl ResourceLimiter for Meter {
             });
         }
         self.memory_bytes_left = own_left;
+        self.agreed_bytes = bytes;
         if !self.starting && current == 0 {
             self.late_bytes += bytes;
         }
         Ok(true)
+    }
+
+    /// The engine had no room: `memory.grow` answers -1, and nothing was taken.
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        let bytes = std::mem::take(&mut self.agreed_bytes);
+        self.memory_bytes_left += bytes;
+        if let Some(growth) = &mut self.growth {
+            growth.pages_left += bytes.div_ceil(PAGE_BYTES);
+        }
+        if let Some(share) = &mut self.share {
+            share.shrink(bytes);
+        }
+        Ok(())
     }
 
     fn table_growing(

@@ -1,5 +1,6 @@
 //! A plugin's instances: how many there may be, who gets which, and what becomes of one after a call.
 
+use std::collections::VecDeque;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -50,6 +51,8 @@ pub(crate) struct Pool {
 struct Idle {
     /// Those that nobody has called yet, or that are as good as new.
     ready: Vec<Guest>,
+    /// Those that are to be put back to their beginning, the longest unused first.
+    used: VecDeque<Guest>,
     /// Those of shared plugins that served and may serve again.
     served: Vec<Guest>,
 }
@@ -136,16 +139,25 @@ impl Pool {
         Ok((Permit { instance, visit_slots: Some(kept) }, deadline))
     }
 
-    /// A ready instance, else a new one.
+    /// A ready instance, else one that can be put back to its beginning, else a new one.
     pub(crate) async fn take(&self) -> Result<Guest, Error> {
         let ready = lock(&self.idle).pop();
-        // Instances that come back by themselves are not missed.
-        if ready.is_none() || !self.template.rewinds() {
+        if !self.template.rewinds() {
             self.ask_for_more();
         }
-        match ready {
+        match ready.or_else(|| self.put_back_used()) {
             Some(guest) => Ok(guest),
             None => self.make().await,
+        }
+    }
+
+    /// The instance that was used last, whose memory is likely to be near, as good as new.
+    fn put_back_used(&self) -> Option<Guest> {
+        loop {
+            let used = lock(&self.idle).used.pop_back()?;
+            if let Some(guest) = self.template.rewound(used) {
+                return Some(guest);
+            }
         }
     }
 
@@ -188,18 +200,20 @@ impl Pool {
         }
     }
 
-    /// Keeps an instance for a later call, which will find it as it was before its first one.
+    /// Keeps an instance for a later call, which will find it as it was before its first one. Where
+    /// instances are wanted ahead of calls, putting it back is not this caller's work.
     fn keep(&self, guest: Guest) {
-        let Some(guest) = self.template.rewound(guest) else {
-            self.ask_for_more();
-            return;
-        };
         {
-            let mut idle = lock(&self.idle);
-            if idle.ready.len() >= self.ready_max {
+            let idle = lock(&self.idle);
+            if idle.ready.len() + idle.used.len() >= self.ready_max {
                 return;
             }
-            idle.ready.push(guest);
+        }
+        if self.ready_wanted > 0 {
+            lock(&self.idle).used.push_back(guest);
+            self.ask_for_more();
+        } else if let Some(guest) = self.template.rewound(guest) {
+            lock(&self.idle).ready.push(guest);
         }
         self.list();
     }
@@ -257,19 +271,27 @@ impl Nursed for Pool {
             let mut idle = lock(&self.idle);
             let kept = idle.ready.len().min(self.ready_wanted);
             let ready = idle.ready.split_off(kept);
+            let used = std::mem::take(&mut idle.used);
             // The one that would serve next stays: it has what the plugin remembers.
             let next = idle.served.pop();
             let served = std::mem::take(&mut idle.served);
             idle.served.extend(next);
-            Idle { ready, served }
+            Idle { ready, used, served }
         };
-        others.callable() > 0
+        !others.used.is_empty() || others.callable() > 0
     }
 
     fn tend(&self) {
         self.asked.store(false, Ordering::Relaxed);
         self.clear_spent();
         while lock(&self.idle).callable() < self.ready_wanted {
+            let used = lock(&self.idle).used.pop_front();
+            if let Some(used) = used {
+                if let Some(guest) = self.template.rewound(used) {
+                    lock(&self.idle).ready.push(guest);
+                }
+                continue;
+            }
             match runtime::block_on(self.template.instantiate(self.vars.clone())) {
                 Ok(guest) => lock(&self.idle).ready.push(guest),
                 Err(error) => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cardan::api::http::HttpRequest;
-use cardan::{Engine, EngineConfig, ErrorKind, Fault, Held, InstanceMode, Limits, Plugin};
+use cardan::{Engine, EngineConfig, ErrorKind, Fault, Held, InstanceMode, Isolation, Limits, Plugin};
 
 use crate::support::{GENEROUS, Linkage, engine, guest, guests, prebuilt, within};
 use crate::visits::ask;
@@ -426,7 +426,10 @@ const TWO_PAGES: &str = r#"(module (memory 2)
 #[tokio::test]
 async fn idle_instances_give_way() {
     let few = EngineConfig { pool_instances: Some(8), ..EngineConfig::default() };
-    let memory = |pages: u64| EngineConfig { memory_bytes_max: Some(pages << 16), ..few.clone() };
+    // Strict, for instances of few pages.
+    let (isolation, plain) = (Isolation::Strict, few.clone());
+    let memory =
+        |pages: u64| EngineConfig { memory_bytes_max: Some(pages << 16), isolation, ..plain.clone() };
     for config in [few.clone(), memory(7 * 4)] {
         let engine = Engine::new(config).unwrap();
         let plugin = slow_and_shared(&engine);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cardan::{Engine, EngineConfig, Fault, Limits, MemoryLimits, Plugin};
+use cardan::{Engine, EngineConfig, Fault, Isolation, Limits, MemoryLimits, Plugin};
 
 use crate::support::{Linkage, engine, guest, guests, linked, told, with_memory, within};
 
@@ -245,14 +245,15 @@ async fn the_engines_memory() {
     let engine = Engine::new(EngineConfig {
         memory_bytes_max: Some(16 * PAGE),
         pool_instances: Some(40),
+        // Instances of few pages.
+        isolation: Isolation::Strict,
         ..EngineConfig::default()
     });
     let engine = engine.unwrap();
     let text = guest(GROWS);
     let beside = linked(&[("bystander", "(module)"), ("main", &text)]);
     for source in [cardan::Source::from(text.as_bytes()), beside.into()] {
-        let load = || engine.plugin(source.clone()).limits(within(crate::support::GENEROUS)).load().unwrap();
-        let plugin = load();
+        let plugin = engine.plugin(source).limits(within(crate::support::GENEROUS)).load().unwrap();
         let all = room(&plugin);
         assert!((3..=10).contains(&all), "{all}");
         assert_eq!(room(&plugin), all);
@@ -283,19 +284,16 @@ async fn the_engines_memory() {
         check_full(&engine.load(large.as_bytes()).unwrap_err());
         assert_eq!(room(&plugin), all);
 
-        // A plugin of their own, since its instances start with the memory that they are seen to need.
-        let many = load();
         std::thread::scope(|scope| {
             for _ in 0..12 {
                 scope.spawn(|| {
                     for pages in 0..50_u8 {
-                        let end = many.call("grow", [pages % 12]).map(drop).map_err(|error| error.fault());
+                        let end = plugin.call("grow", [pages % 12]).map(drop).map_err(|error| error.fault());
                         assert!(matches!(end, Ok(()) | Err(Fault::Busy | Fault::Memory)), "{end:?}");
                     }
                 });
             }
         });
-        drop(many);
         assert_eq!(room(&plugin), all);
     }
 }
@@ -303,10 +301,18 @@ async fn the_engines_memory() {
 /// Used instances that wait to be cleared away make room, as they do in a full pool.
 #[test]
 fn the_engines_memory_and_instances_made_ahead() {
-    let config = EngineConfig { memory_bytes_max: Some(16 * PAGE), ..EngineConfig::default() };
-    let engine = Engine::new(EngineConfig { pool_instances: Some(40), ..config }).unwrap();
-    let plugin = engine.plugin(guest(GROWS).as_bytes()).ready_instances(2).load().unwrap();
-    for _ in 0..300 {
-        plugin.call("ok", "").unwrap();
+    for (isolation, pages) in [(Isolation::Strict, 16), (Isolation::Auto, 56)] {
+        let config = EngineConfig { memory_bytes_max: Some(pages * PAGE), ..EngineConfig::default() };
+        let engine = Engine::new(EngineConfig { pool_instances: Some(40), isolation, ..config }).unwrap();
+        let plugin = engine.plugin(guest(GROWS).as_bytes()).ready_instances(2).load().unwrap();
+        for _ in 0..300 {
+            plugin.call("ok", "").unwrap();
+        }
+        // Instances that only wait in case they are needed make room for another plugin's.
+        let other = engine.load(guest(GROWS).as_bytes()).unwrap();
+        for _ in 0..20 {
+            other.call("ok", "").unwrap();
+            plugin.call("ok", "").unwrap();
+        }
     }
 }

@@ -140,26 +140,65 @@ fn instances_wait_for_the_next_call() {
     }
 }
 
-/// Calls that grow memories, which from then on are as large from the beginning, though no guest can tell.
+/// Calls that grow memories by more than was there ahead: neither they nor other calls can tell, and no
+/// guest gets beyond its limit by growing again and again.
 #[test]
-fn memories_that_every_call_grows() {
+fn memories_that_calls_grow() {
     let functions = r#"
         (func (export "run") (result i32)
           (local $block i64)
           (call $tell (i64.extend_i32_u (memory.size)))
-          (call $tell (i64.extend_i32_u (memory.grow (i32.const 7))))
+          (call $tell (i64.extend_i32_u (memory.grow (i32.const 20))))
           (call $tell (i64.extend_i32_u (memory.size)))
           (call $tell (i64.load (i32.const 500000)))
           (i64.store (i32.const 500000) (i64.const 1))
-          (local.set $block (call $alloc (i64.const 200000)))
-          (call $tell (call $load_u64 (i64.add (local.get $block) (i64.const 199992))))
-          (call $store_u64 (i64.add (local.get $block) (i64.const 199992)) (i64.const 1))
+          (call $tell (call $memory_bytes))
+          (local.set $block (call $alloc (i64.const 700000)))
+          (call $tell (call $load_u64 (i64.add (local.get $block) (i64.const 699992))))
+          (call $store_u64 (i64.add (local.get $block) (i64.const 699992)) (i64.const 1))
+          (call $told) (i32.const 0))
+        (func (export "look") (result i32)
+          (call $tell (call $memory_bytes))
+          (call $tell (i64.load (i32.const 1300000)))
+          (call $told) (i32.const 0))
+        (func (export "all") (result i32)
+          (local $pages i64)
+          (loop $more
+            (local.set $pages (i64.add (local.get $pages) (i64.const 1)))
+            (call $tell (i64.const 0))
+            (br_if $more (i32.ne (memory.grow (i32.const 1)) (i32.const -1))))
           (call $told) (i32.const 0))"#;
-    check("growing memories", functions, &[1, 1, 8, 0, 0]);
-    let [(_, plugin), _] = both(functions);
-    for call in 0..20 {
-        plugin.call("run", "").unwrap();
-        assert_eq!(plugin.ready_instances(), usize::from(call > 1), "call {call}");
+    for (how, plugin) in both(functions) {
+        let first = told(&plugin.call("run", "").unwrap());
+        assert_eq!((&first[..4], first[5]), (&[1, 1, 21, 0][..], 0), "{how}");
+        for _ in 0..20 {
+            assert_eq!(told(&plugin.call("run", "").unwrap()), first, "{how}");
+            assert!(
+                plugin.call("look", "").is_err(),
+                "{how}: beyond the memory is a trap, whoever grew before"
+            );
+        }
+        let error = |plugin: &Plugin| plugin.call("all", "").unwrap_err().message().to_owned();
+        let first = error(&plugin);
+        assert!((0..20).all(|_| error(&plugin) == first), "{how}: {first}");
+    }
+}
+
+/// What the engine has no room for is not counted, and the next call finds its limit where it was.
+#[test]
+fn growth_that_fails() {
+    let functions = r#"
+        (func (export "run") (result i32)
+          (call $tell (i64.extend_i32_s (memory.grow (i32.const 900))))
+          (call $told) (i32.const 0))
+        (func (export "more") (result i32)
+          (call $tell (i64.extend_i32_s (memory.grow (i32.const 1020))))
+          (call $told) (i32.const 0))"#;
+    for (how, plugin) in both(functions) {
+        for call in 0..6 {
+            let _ = plugin.call("more", "");
+            assert_eq!(told(&plugin.call("run", "").unwrap()), [1], "{how}, call {call}");
+        }
     }
 }
 

@@ -13,7 +13,6 @@ use super::kernel::Kernel;
 use super::rewind::Rewindable;
 use super::state::{Heritage, State};
 use super::wait::{Nested, Wait};
-use crate::engine::dirty_pages::Watch;
 use crate::limits::{CancelHandle, Pace};
 
 /// Guests that may be inside of one another on one thread: an embedder's function may call a plugin,
@@ -67,6 +66,13 @@ impl Guest {
         let state = self.store.data_mut();
         // The last call may have been given up before its end.
         state.end_log();
+        // Made for the call and not before: its clock begins with it, and its directories are today's.
+        if let (None, Some(grant)) = (&state.wasi, &state.shared.wasi) {
+            match grant.context() {
+                Ok(context) => state.wasi = Some(context),
+                Err(error) => return Report::refused(Fault::Host, format!("{error:#}")),
+            }
+        }
         let slice = state.clock.begin(&running, call.deadline, pace);
         self.store.set_epoch_deadline(slice);
         if let Some(fuel) = fuel
@@ -74,7 +80,6 @@ impl Guest {
         {
             return Report::refused(Fault::Host, error.to_string());
         }
-        let watch = (pace == Pace::Inline && self.rewindable.is_some()).then(Watch::begin);
         match self.kernel.begin(&mut self.store, call.input) {
             Ok(true) => {}
             Ok(false) => return Report::refused(Fault::Memory, "failed to allocate extism memory"),
@@ -87,9 +92,6 @@ impl Guest {
         }
         self.calls = self.calls.saturating_add(1);
         let result = self.run(call.export, export, pace).await;
-        if let Some(rewindable) = &mut self.rewindable {
-            rewindable.watched(watch);
-        }
         self.store.data_mut().end_log();
         if call.export == "_start" {
             self.spent = true;

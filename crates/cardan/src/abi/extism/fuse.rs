@@ -31,7 +31,7 @@ use wasm_encoder::{
 use wasmparser::{ExternalKind, FuncType, FunctionBody, KnownCustom, Operator, Parser, Payload, TypeRef};
 
 /// Bump when the output changes for the same input: it is part of the compile cache's key.
-pub(super) const VERSION: u32 = 4;
+pub(super) const VERSION: u32 = 5;
 
 /// The import module the kernel stands in for.
 pub(super) const ENV: &str = "extism:host/env";
@@ -39,8 +39,6 @@ pub(super) const ENV: &str = "extism:host/env";
 /// Prefix of the names under which the host finds the kernel in a fused module.
 pub(super) const RESERVED: &str = "cardan:";
 pub(super) const START: &str = "cardan:guest/start";
-/// Only where the first memory has a reserve: what the guest takes for its size is a number of its own.
-pub(super) const REWOUND_RESERVE: &str = "cardan:rewound/reserve";
 
 /// First address that guests may load from and store to; see `kernel.wat`.
 const VISIBLE: i64 = 512;
@@ -98,6 +96,8 @@ pub(super) struct Plan<'a> {
     /// Pages that `memory.grow` may take without asking the engine. 0 where growth is accounted for
     /// page by page.
     pub(super) reserve_pages: u32,
+    /// Pages of the kernel's memory at first.
+    pub(super) kernel_pages: u32,
 }
 
 /// Rewrites a valid core module.
@@ -105,7 +105,7 @@ pub(super) fn fuse(guest: &[u8], plan: Plan<'_>) -> Result<Vec<u8>, Unfusable> {
     let shape = Shape::read(guest, plan)?;
     let mut out = Sections::default();
     Guest { shape: &shape, start: None }.copy(guest, &mut out)?;
-    out.copy_kernel(&shape)?;
+    out.copy_kernel(&shape, plan)?;
     if let Some(reserve) = &shape.reserve {
         out.globals.global(
             GlobalType { val_type: ValType::I32, mutable: true, shared: false },
@@ -370,8 +370,8 @@ struct Sections {
 }
 
 impl Sections {
-    fn copy_kernel(&mut self, shape: &Shape) -> Result<(), Unfusable> {
-        let mut kernel = Kernel { shape };
+    fn copy_kernel(&mut self, shape: &Shape, plan: Plan<'_>) -> Result<(), Unfusable> {
+        let mut kernel = Kernel { shape, pages: plan.kernel_pages };
         for payload in Parser::new(0).parse_all(&KERNEL) {
             match payload? {
                 Payload::TypeSection(section) => kernel.parse_type_section(&mut self.types, section)?,
@@ -412,9 +412,6 @@ impl Sections {
         let reserve = shape.reserve.as_ref().map(|reserve| reserve.global);
         for (index, global) in globals.iter().copied().chain(reserve).enumerate() {
             self.exports.export(&rewound_global(index), ExportKind::Global, global);
-        }
-        if let Some(global) = reserve {
-            self.exports.export(REWOUND_RESERVE, ExportKind::Global, global);
         }
     }
 
@@ -459,6 +456,7 @@ pub(super) fn rewound_global(index: usize) -> String {
 /// Copies the kernel, its indices moved behind the guest's.
 struct Kernel<'a> {
     shape: &'a Shape,
+    pages: u32,
 }
 
 impl Reencode for Kernel<'_> {
@@ -474,6 +472,15 @@ impl Reencode for Kernel<'_> {
 
     fn memory_index(&mut self, _index: u32) -> Result<u32, reencode::Error> {
         Ok(self.shape.kernel_memory)
+    }
+
+    fn memory_type(
+        &mut self,
+        memory: wasmparser::MemoryType,
+    ) -> Result<wasm_encoder::MemoryType, reencode::Error> {
+        let mut memory = reencode::utils::memory_type(self, memory);
+        memory.minimum = u64::from(self.pages);
+        Ok(memory)
     }
 }
 

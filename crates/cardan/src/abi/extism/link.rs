@@ -15,7 +15,7 @@ use super::state::{Probation, Shared, State};
 use super::template::{Linkage, Linked, Template};
 use super::wasi::{GuestOutput, WasiGrant};
 use crate::Error;
-use crate::engine::{Engine, Room};
+use crate::engine::{self, Engine, Room};
 use crate::grants::{HttpGrant, LogSink};
 use crate::host_function::HostFunction;
 use crate::limits::PAGE_BYTES;
@@ -23,6 +23,12 @@ use crate::limits::PAGE_BYTES;
 const WASI: &str = "wasi_snapshot_preview1";
 /// Pages behind a fused guest's memory that its first `memory.grow` may take.
 const RESERVE_PAGES: u32 = 2;
+/// The same where instances are put back to their beginning, which is in vain after a real `memory.grow`.
+const RESERVE_PAGES_REWOUND: u32 = 8;
+/// Pages of a kernel's memory at first; of one linked beside its guests as `kernel.wat` says.
+const KERNEL_PAGES: u32 = 1;
+/// The same where instances are put back to their beginning: inputs and outputs of 100 KiB have room.
+const KERNEL_PAGES_REWOUND: u32 = engine::SPARE_PAGES;
 
 /// Everything that linking needs to know; what the loader decided.
 pub(crate) struct Linking {
@@ -107,7 +113,8 @@ struct Build<'a> {
 impl Build<'_> {
     fn link(&self, main: &NamedModule) -> Result<Linked, Error> {
         if let [only] = &self.linking.modules[..] {
-            let plan = fuse::Plan { shadowed: self.shadowed, reserve_pages: self.reserve_pages(only)? };
+            let (reserve_pages, kernel_pages) = self.pages_ahead(only)?;
+            let plan = fuse::Plan { shadowed: self.shadowed, reserve_pages, kernel_pages };
             let recipe = format!("fused {} {plan:?}", fuse::VERSION);
             match self.compile(&only.bytes, &recipe, || fuse::fuse(&only.bytes, plan).map_err(|no| no.0)) {
                 Ok((room, module)) => {
@@ -118,7 +125,7 @@ impl Build<'_> {
                     {
                         let start = module.get_export_index(fuse::START);
                         let linkage = Linkage::Fused { pre, kernel, start };
-                        return Ok(Linked { wasmtime, main: module, linkage });
+                        return Ok(Linked { wasmtime, main: module, linkage, kernel_pages });
                     }
                 }
                 Err(why) => tracing::debug!(plugin = %self.linking.name, why, "kernel not fused"),
@@ -127,16 +134,20 @@ impl Build<'_> {
         self.link_beside(main)
     }
 
-    /// Pages of reserve that the guest may have: none where growth is accounted for page by page, and no
-    /// more than it could grow to.
-    fn reserve_pages(&self, module: &NamedModule) -> Result<u32, Error> {
+    /// Pages of reserve that the guest may have, and pages of its kernel's memory: none ahead of need where
+    /// growth is accounted for page by page, and no more reserve than the guest could grow to.
+    fn pages_ahead(&self, module: &NamedModule) -> Result<(u32, u32), Error> {
         let limits = &self.linking.limits;
         if limits.growth_pages_max.is_some() {
-            return Ok(0);
+            return Ok((0, KERNEL_PAGES));
         }
+        let (reserve, kernel) = match self.engine.dirty_pages() {
+            Some(_) => (RESERVE_PAGES_REWOUND, KERNEL_PAGES_REWOUND),
+            None => (RESERVE_PAGES, KERNEL_PAGES),
+        };
         let first: u64 = inspect(&module.bytes)?.memories.iter().map(|(first, _)| first).sum();
         let left = limits.memory_bytes_max.saturating_sub(first) / PAGE_BYTES;
-        Ok(RESERVE_PAGES.min(u32::try_from(left).unwrap_or(RESERVE_PAGES)))
+        Ok((reserve.min(u32::try_from(left).unwrap_or(reserve)), kernel))
     }
 
     fn link_beside(&self, main: &NamedModule) -> Result<Linked, Error> {
@@ -169,7 +180,8 @@ impl Build<'_> {
         let linker = self.linker(&wasmtime)?;
         let main = compiled.remove(&main.name).ok_or_else(|| Error::format("the main module is gone"))?;
         let shadowed = self.shadowed.to_vec();
-        Ok(Linked { wasmtime, main, linkage: Linkage::Beside { linker, kernel, modules, shadowed } })
+        let linkage = Linkage::Beside { linker, kernel, modules, shadowed };
+        Ok(Linked { wasmtime, main, linkage, kernel_pages: KERNEL_PAGES })
     }
 
     /// Compiles for the pool, and again for another room if the module turns out not to fit a slot.

@@ -8,21 +8,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wasmtime::{Global, Instance, Memory, Module, ModuleExport, Store, Val};
 
 use super::fuse;
 use super::state::State;
-use crate::engine::dirty_pages::{DirtyPages, PAGE_BYTES, Watch};
-use crate::limits;
+use crate::engine::dirty_pages::{DirtyPages, Holding, PAGE_BYTES};
 
 /// Guests with a larger memory at first always get a new instance: somebody has to look at all of it once.
 const INITIAL_BYTES_MAX: usize = 16 << 20;
 /// Beyond that many written bytes a new instance is cheaper than clearing this one.
 const WRITTEN_BYTES_MAX: usize = 1 << 20;
-/// Memory that new instances get ahead, because calls have been seen to grow by it.
-const GROWN_BYTES_MAX: usize = 2 << 20;
 /// How often an instance is put back. Pages that one large call has written are cleared after every
 /// later call too, and go with the instance.
 const REWINDS_MAX: u32 = 256;
@@ -32,8 +29,6 @@ pub(super) struct Rewinding {
     dirty_pages: Arc<DirtyPages>,
     memories: Vec<ModuleExport>,
     globals: Vec<ModuleExport>,
-    /// Whether the guest cannot tell how large its first memory is.
-    has_reserve: bool,
     known: Mutex<Known>,
 }
 
@@ -43,8 +38,6 @@ struct Known {
     beginning: Option<Arc<Beginning>>,
     /// Pages with content that calls have been seen to write to: memory and page.
     written: BTreeSet<(usize, usize)>,
-    /// Bytes to which calls have been seen to grow memories.
-    grown: BTreeMap<usize, usize>,
 }
 
 /// What instances hold before their first call.
@@ -58,8 +51,6 @@ struct Beginning {
 /// What a memory holds at first: zeros but for some pages.
 struct Content {
     bytes: usize,
-    /// Of which the module has these by itself.
-    declared_bytes: usize,
     /// Pages that calls write to.
     kept: BTreeMap<usize, Arc<[u8]>>,
     /// The others. Should a call write to one after all, its instance is not put back.
@@ -74,24 +65,6 @@ pub(super) struct Rewindable {
     left: u32,
     /// What calls have written since the instance was made, by memory.
     written: Vec<(usize, Range<usize>)>,
-    /// What was written since the instance was last put back is among that, or nobody knows.
-    news: News,
-}
-
-/// Whether calls may have written to pages that no call before them has written to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum News {
-    None,
-    Possible,
-}
-
-impl Rewindable {
-    /// Says how the last call was watched, if it was: only what runs on one thread can be.
-    pub(super) fn watched(&mut self, watch: Option<Watch>) {
-        if !watch.is_some_and(Watch::saw_nothing) {
-            self.news = News::Possible;
-        }
-    }
 }
 
 /// An instance is not put back, and the next call gets a new one. Not an error.
@@ -109,7 +82,6 @@ impl Rewinding {
             dirty_pages: dirty_pages.clone(),
             memories,
             globals: named(fuse::rewound_global),
-            has_reserve: module.get_export_index(fuse::REWOUND_RESERVE).is_some(),
             known: Mutex::default(),
         })
     }
@@ -122,39 +94,22 @@ impl Rewinding {
         let globals = self.globals.iter();
         let globals = globals.map(|id| instance.get_module_export(&mut *store, id)?.into_global());
         let globals: Vec<Global> = globals.collect::<Option<_>>()?;
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let declared_bytes: Vec<usize> = memories.iter().map(|memory| memory.data_size(&*store)).collect();
-        for (index, bytes) in &known.grown {
-            grow(memories.get(*index)?, *bytes, store)?;
-        }
-        let beginning = match &known.beginning {
-            Some(beginning) => beginning.clone(),
+        let known = self.known().beginning.clone();
+        let beginning = match known {
+            Some(beginning) => beginning,
             None => {
-                let contents = memories.iter().zip(declared_bytes);
-                let contents = contents.map(|(memory, declared)| Content::of(memory.data(&*store), declared));
-                let memories = contents.collect::<Option<_>>()?;
-                let globals = globals.iter().map(|global| global.get(&mut *store)).collect();
-                known.beginning.insert(Arc::new(Beginning { memories, globals, complete: true })).clone()
+                // Not under the lock: it looks at every byte.
+                let beginning = Arc::new(Beginning::of(&memories, &globals, store)?);
+                self.known().beginning.get_or_insert(beginning).clone()
             }
         };
-        Some(Rewindable {
-            memories,
-            globals,
-            beginning,
-            left: REWINDS_MAX,
-            written: Vec::new(),
-            news: News::Possible,
-        })
+        Some(Rewindable { memories, globals, beginning, left: REWINDS_MAX, written: Vec::new() })
     }
 
-    /// Puts an instance back after a call that went well.
+    /// Puts an instance back after calls that all went well.
     pub(super) fn rewind(&self, rewindable: &mut Rewindable, store: &mut Store<State>) -> Result<(), Worn> {
         rewindable.left = rewindable.left.checked_sub(1).ok_or(Worn)?;
-        self.check_sizes(rewindable, store)?;
-        if rewindable.news == News::Possible {
-            self.look(rewindable, store)?;
-            rewindable.news = News::None;
-        }
+        self.look(rewindable, store)?;
         let Rewindable { memories, globals, beginning, written, .. } = rewindable;
         if written.iter().map(|(_, stretch)| stretch.len()).sum::<usize>() > WRITTEN_BYTES_MAX {
             return Err(Worn);
@@ -175,56 +130,46 @@ impl Rewinding {
         Ok(())
     }
 
-    fn check_sizes(&self, rewindable: &Rewindable, store: &Store<State>) -> Result<(), Worn> {
-        let Rewindable { memories, beginning, .. } = rewindable;
+    /// Finds out what was written.
+    fn look(&self, rewindable: &mut Rewindable, store: &Store<State>) -> Result<(), Worn> {
+        let Rewindable { memories, beginning, written, .. } = rewindable;
+        written.clear();
+        if !self.dirty_pages.are_ours() {
+            return Err(Worn);
+        }
         for (index, (memory, content)) in memories.iter().zip(&beginning.memories).enumerate() {
-            let bytes = memory.data_size(store);
-            if bytes != content.bytes {
-                // With a budget for growth, every page has to be asked for.
-                if store.data().shared.limits.growth_pages_max.is_none() {
-                    self.note_growth(index, bytes, content);
-                }
+            let memory = memory.data(store);
+            // It cannot shrink.
+            if memory.len() != content.bytes {
                 return Err(Worn);
             }
+            let scanned = self.dirty_pages.scan(memory, |stretch, holding| {
+                // Zeros are what a page without content began with.
+                if holding == Holding::Anything || content.has_any(&stretch) {
+                    written.push((index, stretch));
+                }
+            });
+            scanned.map_err(|_| Worn)?;
         }
         Ok(())
     }
 
-    /// Finds out what was written.
-    fn look(&self, rewindable: &mut Rewindable, store: &Store<State>) -> Result<(), Worn> {
-        let Rewindable { memories, written, .. } = rewindable;
-        written.clear();
-        for (index, memory) in memories.iter().enumerate() {
-            let stretches = |stretch| written.push((index, stretch));
-            self.dirty_pages.scan(memory.data(store), stretches).map_err(|_| Worn)?;
-        }
-        Ok(())
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps only what calls write to, now that one has shown what that is.
     fn reduce(&self, complete: &Beginning, written: &[(usize, Range<usize>)]) -> Arc<Beginning> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known();
         known.note(complete, written);
         let reduced = Arc::new(complete.reduced(&known.written));
         known.beginning = Some(reduced.clone());
         reduced
     }
 
-    /// From now on new instances get a memory that calls do not have to grow, where no guest can tell: the
-    /// kernel's, which is the last, and the one that has a reserve.
-    fn note_growth(&self, index: usize, bytes: usize, content: &Content) {
-        let unseen = index + 1 == self.memories.len() || (index == 0 && self.has_reserve);
-        if unseen && bytes.saturating_sub(content.declared_bytes) <= GROWN_BYTES_MAX {
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            let grown = known.grown.entry(index).or_default();
-            *grown = bytes.max(*grown);
-            known.beginning = None;
-        }
-    }
-
     /// Has the next new instance looked at again.
     fn forget(&self, beginning: &Beginning, written: &[(usize, Range<usize>)]) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known();
         known.note(beginning, written);
         known.beginning = None;
     }
@@ -242,6 +187,17 @@ impl Known {
 }
 
 impl Beginning {
+    /// `None` for more memory than anybody wants to look at.
+    fn of(memories: &[Memory], globals: &[Global], store: &mut Store<State>) -> Option<Self> {
+        let bytes: usize = memories.iter().map(|memory| memory.data_size(&*store)).sum();
+        if bytes > INITIAL_BYTES_MAX {
+            return None;
+        }
+        let memories = memories.iter().map(|memory| Content::of(memory.data(&*store))).collect();
+        let globals = globals.iter().map(|global| global.get(&mut *store)).collect();
+        Some(Self { memories, globals, complete: true })
+    }
+
     fn reduced(&self, written: &BTreeSet<(usize, usize)>) -> Self {
         let memories = self.memories.iter().enumerate();
         let memories =
@@ -251,23 +207,22 @@ impl Beginning {
 }
 
 impl Content {
-    /// `None` for more than anybody wants to look at.
-    fn of(memory: &[u8], declared_bytes: usize) -> Option<Self> {
+    fn of(memory: &[u8]) -> Self {
         let pages = memory.chunks(PAGE_BYTES).enumerate();
         let kept = pages.filter(|(_, page)| page.iter().any(|byte| *byte != 0));
-        (memory.len() <= INITIAL_BYTES_MAX).then(|| Self {
-            bytes: memory.len(),
-            declared_bytes,
-            kept: kept.map(|(index, page)| (index, page.into())).collect(),
-            forgotten: BTreeSet::new(),
-        })
+        let kept = kept.map(|(index, page)| (index, page.into())).collect();
+        Self { bytes: memory.len(), kept, forgotten: BTreeSet::new() }
     }
 
     fn reduced(&self, is_written: impl Fn(usize) -> bool) -> Self {
         let (kept, forgotten): (BTreeMap<_, _>, BTreeMap<_, _>) =
             self.kept.clone().into_iter().partition(|(page, _)| is_written(*page));
-        let forgotten = forgotten.into_keys().collect();
-        Self { bytes: self.bytes, declared_bytes: self.declared_bytes, kept, forgotten }
+        Self { bytes: self.bytes, kept, forgotten: forgotten.into_keys().collect() }
+    }
+
+    /// Whether a stretch of pages held anything but zeros.
+    fn has_any(&self, stretch: &Range<usize>) -> bool {
+        self.kept.range(pages(stretch)).next().is_some() || self.has_forgotten(stretch)
     }
 
     fn has_forgotten(&self, stretch: &Range<usize>) -> bool {
@@ -283,13 +238,6 @@ impl Content {
             memory[start..start + page.len()].copy_from_slice(page);
         }
     }
-}
-
-/// Grows a memory ahead of calls, which does not count against the guest's limit.
-fn grow(memory: &Memory, bytes: usize, store: &mut Store<State>) -> Option<()> {
-    let pages = (bytes as u64).saturating_sub(memory.data_size(&*store) as u64) / limits::PAGE_BYTES;
-    store.data_mut().meter.allow_pages(pages);
-    memory.grow(&mut *store, pages).ok().map(drop)
 }
 
 /// The pages that a stretch of bytes covers.

@@ -24,8 +24,6 @@ use crate::engine::{self, Engine};
 use crate::error::ErrorKind;
 use crate::limits::{self, CancelHandle, Clock, Exceeded, MemoryFull, Meter, Pace};
 
-/// Pages of a kernel's memory, which no guest asked for.
-const KERNEL_PAGES: u64 = 1;
 /// Ticks within which a start has to be over for the next one to run on its caller's stack.
 const PROMPT_MS: u64 = 2;
 
@@ -59,6 +57,8 @@ pub(super) struct Linked {
     pub(super) wasmtime: wasmtime::Engine,
     pub(super) main: Module,
     pub(super) linkage: Linkage,
+    /// Of the kernel's memory, at first.
+    pub(super) kernel_pages: u32,
 }
 
 /// How the kernel and the guest come together.
@@ -128,6 +128,10 @@ impl Template {
         guest.store.data_mut().end_log();
         guest.rewindable =
             self.rewinding.as_ref().and_then(|rewinding| rewinding.prepare(&guest.main, &mut guest.store));
+        if guest.rewindable.is_some() {
+            // Nobody has seen it.
+            guest.store.data_mut().wasi = None;
+        }
         if ticker.now_ms().saturating_sub(started_ms) <= PROMPT_MS {
             self.starts_promptly.store(true, Ordering::Relaxed);
         }
@@ -146,7 +150,7 @@ impl Template {
         self.rewinding.as_ref()?.rewind(rewindable, &mut guest.store).ok()?;
         let state = guest.store.data_mut();
         state.http = LastResponse::default();
-        state.wasi = state.shared.wasi.as_ref().map(WasiGrant::context).transpose().ok()?;
+        state.wasi = None;
         Some(guest)
     }
 
@@ -177,7 +181,8 @@ impl Template {
         let mut clock = Clock::new(self.engine.ticker().clone(), shared.slow.clone(), cancelled);
         let slice = clock.begin(running, Some(shared.limits.start_deadline), self.start_pace());
         let mut meter = Meter::new(&shared.limits, self.engine.memory());
-        meter.allow_pages(KERNEL_PAGES);
+        // The kernel's memory, which no guest asked for.
+        meter.allow_pages(u64::from(self.linked.kernel_pages));
         let fuel = shared.limits.fuel;
         let state = State {
             config,

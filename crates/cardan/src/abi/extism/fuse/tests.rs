@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const PLAN: Plan<'static> = Plan { shadowed: &[], reserve_pages: 4 };
+const PLAN: Plan<'static> = Plan { shadowed: &[], reserve_pages: 4, kernel_pages: 1 };
 
 /// Every wasm file and text of the guests' folder.
 fn guests() -> Vec<(String, Vec<u8>)> {
@@ -129,7 +129,9 @@ fn the_reserve_shows_in_nothing() {
                  (func (export "size") (result i32) (memory.size)))"#
         );
         let engine = wasmtime::Engine::default();
-        let module = fuse(&wat::parse_str(text).unwrap(), Plan { shadowed: &[], reserve_pages }).unwrap();
+        let module =
+            fuse(&wat::parse_str(text).unwrap(), Plan { shadowed: &[], reserve_pages, kernel_pages: 1 })
+                .unwrap();
         let module = wasmtime::Module::new(&engine, module).unwrap();
         let mut store = wasmtime::Store::new(&engine, ());
         let instance = wasmtime::Instance::new(&mut store, &module, &[]).unwrap();

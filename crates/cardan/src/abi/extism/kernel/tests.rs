@@ -282,7 +282,7 @@ fn check_disjoint(subject: &Subject) {
 fn three_forms_of_one_allocator() {
     let engine = Engine::default();
     let beside = Module::new(&engine, &*KERNEL).unwrap();
-    let plan = Plan { shadowed: &[], reserve_pages: 4 };
+    let plan = Plan { shadowed: &[], reserve_pages: 4, kernel_pages: 1 };
     let fused = Module::new(&engine, fuse::fuse(&relay(), plan).unwrap()).unwrap();
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
         cases: 500,

@@ -159,8 +159,9 @@ const METHOD: &str = "
   instance no guest can tell from a new one, since it was put back to its beginning after the call before
   (`docs/adr/0007-rewind.md`); putting it back is in the figure. **New** is an instance for each call, made and
   thrown away within the measured time; of the peer, `Plugin::new_from_compiled` and a call.
-- **Ready** is the same with instances that the nursery made ahead, so that not even the first calls wait for
-  one. Calls come in bursts of 16, and between them the measurement waits until that many are ready.
+- **Ready** is the part of a fresh call that a caller waits for where the nursery keeps instances ready: putting
+  them back is its work. Calls come in bursts of 16, and between them the measurement waits until that many
+  are ready.
 - **Two threads.** The figure is how much more two threads do than one; the ratio is that to native code
   doing the same edit. Where `sched_autogroup` is on, run it in a raised scheduler group, or other people's
   processes decide the result.

@@ -23,6 +23,7 @@ use serde_json::json;
 
 use crate::budget::Exhausted;
 use crate::ijson::NotIJson;
+use crate::media_type::BadType;
 use crate::path::BadPath;
 
 /// Why an exchange ended without the answer that was asked for.
@@ -40,6 +41,8 @@ pub(crate) enum Problem {
     BodyEncoded,
     /// A plugin has to read a body that two programs could read in two ways.
     BodyAmbiguous(NotIJson),
+    /// A plugin has to read a body that two programs could take for two kinds of text.
+    TypeAmbiguous(BadType),
     /// Everything together that is held takes up what it may.
     Overloaded,
     BodyTimeout,
@@ -91,6 +94,7 @@ impl Problem {
             Self::BodyTooLarge(_) => "request_too_large",
             Self::BodyEncoded => "content_encoding_unsupported",
             Self::BodyAmbiguous(_) => "json_invalid",
+            Self::TypeAmbiguous(_) => "content_type_invalid",
             Self::Overloaded => "overloaded",
             Self::BodyTimeout => "request_timeout",
             Self::BodyBroken => "request_incomplete",
@@ -140,6 +144,13 @@ impl Problem {
                 INVALID,
                 format!(
                     "the request body must be one JSON document in UTF-8 in which no object has a name twice: {why}"
+                ),
+            ),
+            Self::TypeAmbiguous(why) => (
+                400,
+                INVALID,
+                format!(
+                    "the content-type must be one media type, in ASCII, whose charset, if it has one, is utf-8: {why}"
                 ),
             ),
             Self::Overloaded => (

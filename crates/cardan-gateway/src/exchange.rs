@@ -37,6 +37,7 @@ use crate::core::Core;
 use crate::error::Problem;
 use crate::headers::{self, NotAField, Provenance, REQUEST_ID, ResponseUse};
 use crate::ijson;
+use crate::media_type;
 use crate::path::{host_of, normalise};
 use crate::record::{Entry, Record};
 use crate::reply::ReplyBody;
@@ -310,7 +311,13 @@ impl Inbound {
         let request = &entry.event.request;
         let (RequestBody::Whole(read), Some(shown)) = (&self.body, &request.body) else { return Ok(()) };
         let pass = entry.plan.ambiguous_bodies == AmbiguousBodies::PassOn;
-        if pass || self.unambiguous || read != shown || !ijson::is_meant(request, path) {
+        if pass || read != shown {
+            return Ok(());
+        }
+        if !read.is_empty() {
+            media_type::check(&self.headers, &request.headers).map_err(Problem::TypeAmbiguous)?;
+        }
+        if self.unambiguous || !ijson::is_meant(request, path) {
             return Ok(());
         }
         ijson::check(request, read).map_err(Problem::BodyAmbiguous)?;

@@ -19,6 +19,7 @@ mod error;
 
 mod headers;
 mod ijson;
+mod media_type;
 
 mod sse;
 

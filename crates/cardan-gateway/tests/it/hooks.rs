@@ -450,6 +450,33 @@ async fn json_that_can_be_read_in_two_ways_is_shown_to_nobody() {
 }
 
 #[tokio::test]
+async fn a_content_type_with_two_readings_is_shown_to_nobody() {
+    let twice = "{\"a\":1,\"a\":2}";
+    for (types, refused) in [
+        (&[&b"application/json; charset=utf-8; charset=utf-7"[..]][..], true),
+        (&[b"application/json; x=\"; charset=utf-8\"; charset=utf-7"], true),
+        (&[b"application/json; x=\"\xff\""], true),
+        (&[b"text/plain; charset=utf-16"], true),
+        (&[b"text/plain", b"application/json"], true),
+        (&[b"multipart/form-data; boundary=\"a,b\""], false),
+        (&[b"application/octet-stream"], false),
+        (&[], false),
+    ] {
+        for (plugin, refused) in
+            [(watches("watch", REQUEST), refused), (head_only(watches("head", REQUEST)), false)]
+        {
+            let house = House::open(mirror().await, &[plugin]).await;
+            let request = types.iter().fold(Request::post("/any"), |request, value| {
+                request.header("content-type", http::HeaderValue::from_bytes(value).unwrap())
+            });
+            let reply = house.fetch(request, twice).await;
+            let code = reply.json()["error"]["code"].as_str().map(str::to_owned);
+            assert_eq!(code.as_deref(), refused.then_some("content_type_invalid"), "{types:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn ambiguous_json_passes_where_the_operator_wants_it() {
     let mut config = mirror().await;
     config.ambiguous_bodies = AmbiguousBodies::PassOn;

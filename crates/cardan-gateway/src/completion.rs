@@ -8,8 +8,8 @@
 //! have a `delta` or a `text`, not what `object` says. Streams hold other events too: pings, errors, what
 //! a provider adds. They are shown in the member [`OTHER_EVENTS`] of the completion, so that no text gets
 //! past a plugin's eyes, and a completion that is streamed anew has them after its choices and before its
-//! usage: nothing is lost but their place, comments, and the `id` and `retry` fields of events. A plugin that
-//! leaves the member out has taken them out.
+//! usage: nothing is lost but their place, comments, and the `retry` fields of events. A plugin that leaves the
+//! member out has taken them out. A stream with anything else that a completion cannot hold is not assembled.
 
 mod assembly;
 
@@ -23,6 +23,10 @@ pub(crate) use self::assembly::assemble;
 /// The member of an assembled completion that lists the events of its stream that are no chunks. Each has
 /// `event` if it was named, and `json` or `text`.
 const OTHER_EVENTS: &str = "cardan_events";
+
+/// What OpenAI fills chunks up with, so that their lengths do not tell what is in them. It is shown, joined,
+/// since clients are sent it, and left out of a completion that is streamed anew.
+const PADDING: &str = "obfuscation";
 
 /// The two APIs that answer with completions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +110,7 @@ pub(crate) fn replay(completion: &Value, usage: Usage) -> Option<Vec<Bytes>> {
     for (key, value) in completion {
         match key.as_str() {
             "object" => _ = common.insert(key.clone(), json!(kind.streamed())),
-            "choices" | "usage" | OTHER_EVENTS => {}
+            "choices" | "usage" | OTHER_EVENTS | PADDING => {}
             _ => _ = common.insert(key.clone(), value.clone()),
         }
     }

@@ -103,7 +103,7 @@ pub(crate) fn name(event: &[u8]) -> Option<&[u8]> {
 }
 
 /// The values of an event's fields of this name.
-fn values<'a>(event: &'a [u8], field: &'static [u8]) -> impl Iterator<Item = &'a [u8]> {
+pub(crate) fn values<'a>(event: &'a [u8], field: &'static [u8]) -> impl Iterator<Item = &'a [u8]> {
     let event = event.strip_prefix(b"\xef\xbb\xbf").unwrap_or(event);
     // A CRLF yields one empty line too many; empty lines carry no field.
     let lines = event.split(|byte| matches!(byte, b'\n' | b'\r'));

@@ -4,18 +4,21 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{Kind, OTHER_EVENTS};
+use super::{Kind, OTHER_EVENTS, PADDING};
 use crate::sse;
 
 /// More choices or tool calls than this are nobody's answer; such a stream is shown as text.
 pub(super) const ENTRIES_MAX: usize = 1024;
 /// Pings of many hours.
 const OTHERS_MAX: usize = 16_384;
+/// A stream has no more events than fit into this many digits.
+const COUNT_DIGITS_MAX: usize = 6;
 
 /// The completion that the chunks of a stream add up to, its other events listed in [`OTHER_EVENTS`].
 ///
-/// `None` if there are no choices in it, choices of two kinds, half a chunk, anything after `[DONE]`, or
-/// bytes that are not UTF-8: such a stream has to be shown as it is.
+/// `None` if there are no choices in it, choices of two kinds, half a chunk, anything after `[DONE]`, bytes
+/// that are not UTF-8, or anything a client would be sent and the completion has no place for, such as a
+/// second value of a field: such a stream has to be shown as it is.
 pub(crate) fn assemble(stream: &[u8]) -> Option<Value> {
     let mut assembly = Assembly::default();
     for event in sse::split_all(stream) {
@@ -70,10 +73,12 @@ impl Assembly {
         }
         if data.trim_ascii() == b"[DONE]" {
             self.done = true;
-            return Some(());
+            return says_nothing_else(event).then_some(());
         }
         match serde_json::from_slice(&data) {
-            Ok(Value::Object(chunk)) if is_chunk(&chunk) => self.push_chunk(chunk),
+            Ok(Value::Object(chunk)) if is_chunk(&chunk) => {
+                says_nothing_else(event).then(|| self.push_chunk(chunk))?
+            }
             Ok(other) => self.push_other(event, ("json", other)),
             // Half a chunk: nobody can say what is in it.
             Err(_) if data.trim_ascii_start().starts_with(b"{") => None,
@@ -98,17 +103,22 @@ impl Assembly {
             self.push_choice(choice)?;
         }
         for (key, value) in chunk {
-            let keep = match key.as_str() {
-                "id" | "created" | "model" => self.head.get(&key).is_some_and(|have| !is_blank(have)),
+            let have = match key.as_str() {
                 // Ours to write: an upstream's own is shown as one of its events.
                 OTHER_EVENTS => {
                     self.others.push(json!({ "json": { OTHER_EVENTS: value } }));
                     continue;
                 }
-                _ => value.is_null() && self.head.contains_key(&key),
+                _ => self.head.entry(key.clone()).or_insert(Value::Null),
             };
-            if !keep {
-                self.head.insert(key, value);
+            match key.as_str() {
+                // The last one counts all.
+                "usage" if value.is_null() => {}
+                "usage" => *have = value,
+                PADDING => merge(have, value)?,
+                // The time of the completion, or of each chunk: no text either way.
+                "created" if !is_blank(have) && is_time(have) && is_time(&value) => {}
+                _ => agree(have, value)?,
             }
         }
         Some(())
@@ -125,6 +135,10 @@ impl Assembly {
         if *self.kind.get_or_insert(kind) != kind {
             return None;
         }
+        // A whole message beside the pieces has no place of its own.
+        if choice.shift_remove("message").is_some_and(|message| !message.is_null()) {
+            return None;
+        }
         let target = self.choices.entry(index).or_default();
         target.push_delta(delta)?;
         if let Some(reason) = choice.shift_remove("finish_reason").filter(|reason| !reason.is_null()) {
@@ -133,13 +147,11 @@ impl Assembly {
         // Some providers of chat completions send the text beside the delta too.
         for key in ["logprobs", "text"] {
             if let Some(value) = choice.shift_remove(key) {
-                merge(target.rest.entry(key).or_insert(Value::Null), value);
+                merge(target.rest.entry(key).or_insert(Value::Null), value)?;
             }
         }
         for (key, value) in choice {
-            if !value.is_null() || !target.rest.contains_key(&key) {
-                target.rest.insert(key, value);
-            }
+            agree(target.rest.entry(key).or_insert(Value::Null), value)?;
         }
         (self.choices.len() <= ENTRIES_MAX).then_some(())
     }
@@ -178,13 +190,10 @@ impl Choice {
             Some(Value::Null) | None => {}
             Some(_) => return None,
         }
-        if let Some(role) = delta.shift_remove("role")
-            && self.message.get("role").is_none_or(Value::is_null)
-        {
-            self.message.insert("role".to_owned(), role);
+        if let Some(role) = delta.shift_remove("role") {
+            agree(self.message.entry("role").or_insert(Value::Null), role)?;
         }
-        merge_objects(&mut self.message, delta);
-        Some(())
+        merge_objects(&mut self.message, delta)
     }
 
     fn push_tool_call(&mut self, call: Value) -> Option<()> {
@@ -194,11 +203,11 @@ impl Choice {
         let index = call.shift_remove("index").map_or(Some(next), |index| index.as_u64())?;
         let target = self.tool_calls.entry(index).or_default();
         for key in ["id", "type"] {
-            if target.get(key).is_some_and(|have| !is_blank(have)) {
-                call.shift_remove(key);
+            if let Some(value) = call.shift_remove(key) {
+                agree(target.entry(key).or_insert(Value::Null), value)?;
             }
         }
-        merge_objects(target, call);
+        merge_objects(target, call)?;
         (self.tool_calls.len() <= ENTRIES_MAX).then_some(())
     }
 
@@ -234,24 +243,60 @@ impl Choice {
     }
 }
 
-/// Adds a delta to what is there: text and lists grow, objects merge, anything else is replaced.
-/// Fields nobody knows grow too, so that no text a provider invents escapes a plugin's eyes.
-fn merge(into: &mut Value, from: Value) {
+/// Whether an event is what its data says and no more: clients are told its other fields too. Numbers that
+/// count events are no text; longer ones could be anybody's.
+fn says_nothing_else(event: &[u8]) -> bool {
+    let is_count = |id: &[u8]| id.len() <= COUNT_DIGITS_MAX && id.iter().all(u8::is_ascii_digit);
+    sse::values(event, b"event").all(|name| matches!(name, b"" | b"message"))
+        && sse::values(event, b"id").all(is_count)
+}
+
+/// Adds a delta to what is there: text and lists grow, objects merge. `None` where one of two values would
+/// be lost. Fields nobody knows grow too, so that no text a provider invents escapes a plugin's eyes.
+fn merge(into: &mut Value, from: Value) -> Option<()> {
     match (into, from) {
-        (_, Value::Null) => {}
         (Value::String(have), Value::String(more)) => have.push_str(&more),
         (Value::Array(have), Value::Array(more)) => have.extend(more),
-        (Value::Object(have), Value::Object(more)) => merge_objects(have, more),
-        (have, value) => *have = value,
+        (Value::Object(have), Value::Object(more)) => return merge_objects(have, more),
+        (have, value) => return agree(have, value),
     }
+    Some(())
 }
 
-fn merge_objects(into: &mut Map<String, Value>, from: Map<String, Value>) {
-    for (key, value) in from {
-        merge(into.entry(key).or_insert(Value::Null), value);
-    }
+fn merge_objects(into: &mut Map<String, Value>, from: Map<String, Value>) -> Option<()> {
+    from.into_iter().try_for_each(|(key, value)| merge(into.entry(key).or_insert(Value::Null), value))
 }
 
+/// Takes over what each chunk says anew, and whole. `None` if it says something else than before.
+fn agree(have: &mut Value, value: Value) -> Option<()> {
+    match (have, value) {
+        (Value::Null, Value::Null) => {}
+        (have @ Value::Null, value) => *have = value,
+        (have, value) if *have == value || is_blank(&value) => {}
+        (have, value) if is_blank(have) => *have = value,
+        (Value::Object(have), Value::Object(more)) => {
+            return more
+                .into_iter()
+                .try_for_each(|(key, value)| agree(have.entry(key).or_insert(Value::Null), value));
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
+/// Whether nothing is lost with this value. Zeroes stand for what is not known yet.
 fn is_blank(value: &Value) -> bool {
-    value.is_null() || value == "" || value == 0
+    match value {
+        Value::Null => true,
+        Value::Bool(_) => false,
+        Value::Number(number) => number.as_u64() == Some(0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.is_empty(),
+    }
+}
+
+/// Whether this is a time in seconds, and not the number of somebody's card.
+fn is_time(value: &Value) -> bool {
+    value.as_u64().is_some_and(|seconds| seconds <= u64::from(u32::MAX))
 }

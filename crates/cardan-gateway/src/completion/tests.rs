@@ -127,6 +127,83 @@ fn only_completions_are_replayed() {
     }
 }
 
+/// Whether a stream of these events, each with what stands before its data, can be shown as a completion.
+#[track_caller]
+fn check_events(events: &[(&str, Value)], expected: bool) {
+    let stream: String = events.iter().map(|(fields, data)| format!("{fields}data: {data}\n\n")).collect();
+    assert_eq!(assemble(stream.as_bytes()).is_some(), expected, "{stream}");
+}
+
+#[track_caller]
+fn check_chunks(first: Value, second: Value, expected: bool) {
+    check_events(&[("", first), ("", second)], expected);
+}
+
+#[test]
+fn what_a_client_is_sent_is_shown() {
+    let top = |key: &str, value: Value| json!({ key: value, "choices": [{ "delta": { "content": "x" } }] });
+    for (key, first, second, expected) in [
+        ("model", json!("m"), json!("m"), true),
+        ("model", json!("m"), json!("joe"), false),
+        ("id", json!(""), json!("a"), true),
+        ("id", json!("a"), json!("joe"), false),
+        ("created", json!(1_700_000_000), json!(1_700_000_001), true),
+        ("created", json!(1), json!(4_111_111_111_111_111_u64), false),
+        ("note", json!("joe"), json!("ok"), false),
+        ("note", json!("joe"), json!(null), true),
+        ("note", json!({ "a": "joe" }), json!({ "b": 1 }), true),
+        ("note", json!({ "a": "joe" }), json!({ "a": "ok" }), false),
+        ("usage", json!({ "n": 1 }), json!({ "n": 2 }), true),
+        ("obfuscation", json!("Ab"), json!("cdE"), true),
+    ] {
+        check_chunks(top(key, first), top(key, second), expected);
+    }
+    let delta = |key: &str, value: Value| json!({ "choices": [{ "delta": { key: value } }] });
+    for (key, first, second, expected) in [
+        ("content", json!(["joe"]), json!("done"), false),
+        ("content", json!("joe"), json!(["done"]), false),
+        ("content", json!("joe"), json!(0), true),
+        ("content", json!("joe"), json!(1), false),
+        ("content", json!(""), json!(["joe"]), true),
+        ("role", json!("assistant"), json!("assistant"), true),
+        ("role", json!("joe"), json!("assistant"), false),
+        ("tool_calls", json!([{ "index": 0, "id": "a" }]), json!([{ "index": 0, "id": "joe" }]), false),
+    ] {
+        check_chunks(delta(key, first), delta(key, second), expected);
+    }
+    let choice =
+        |key: &str, value: Value| json!({ "choices": [{ "delta": { "content": "x" }, key: value }] });
+    for (key, first, second, expected) in [
+        ("reasoning", json!("joe"), json!("ok"), false),
+        ("reasoning", json!("joe"), json!("joe"), true),
+        ("finish_reason", json!("stop"), json!("length"), true),
+        ("message", json!(null), json!(null), true),
+        ("message", json!({ "content": "joe" }), json!(null), false),
+    ] {
+        check_chunks(choice(key, first), choice(key, second), expected);
+    }
+    let chunk = || json!({ "choices": [{ "delta": { "content": "x" } }] });
+    for (fields, expected) in [
+        ("id: 7\nevent: message\n", true),
+        ("id\n", true),
+        ("id: joe@example.com\n", false),
+        ("id: 4111111111111111\n", false),
+        ("event: joe\n", false),
+        ("event: joe\nevent: message\n", false),
+    ] {
+        check_events(&[(fields, chunk())], expected);
+    }
+}
+
+#[test]
+fn padding_is_shown_and_not_streamed_again() {
+    let chunk = |padding| json!({ "obfuscation": padding, "choices": [{ "delta": { "content": "x" } }] });
+    let stream = [sse::event(&chunk("ab")), sse::event(&chunk("c"))].concat();
+    let completion = assemble(&stream).unwrap();
+    assert_eq!(completion["obfuscation"], "abc");
+    assert!(!text(&replay(&completion, Usage::Send).unwrap()).contains("obfuscation"));
+}
+
 #[test]
 fn too_many_entries_are_nobodys_answer() {
     let choices: Vec<Value> =

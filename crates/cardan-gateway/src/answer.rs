@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use cardan_api::Fault;
 use cardan_api::http::{Origin, Response as PluginResponse, ResponseEvent};
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use http::header::{
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, TRAILER,
+};
 use http::{Method, Response, StatusCode};
 use http_body::Frame;
 use serde_json::Value;
@@ -201,6 +203,12 @@ impl Answer {
             Some(event) => self.take_edits(event)?,
             None => None,
         };
+        if let AnswerBody::Held(held) = &mut self.body {
+            // Plugins have judged the message without them.
+            if held.trailers.take().is_some() {
+                self.headers.remove(TRAILER);
+            }
+        }
         let settled = match (edited, self.shown, self.body) {
             (Some(body), Shown::Assembled(_), _) => replay(self.status, self.headers, &body, Usage::Send),
             (Some(body), _, AnswerBody::Replay(_, usage)) => replay(self.status, self.headers, &body, usage),
@@ -214,7 +222,7 @@ impl Answer {
                 return Ok(Settled {
                     status: self.status,
                     headers: self.headers,
-                    queue: frames([held.bytes], held.trailers),
+                    queue: frames([held.bytes], None),
                     rest: held.rest.map(|(rest, _)| Rest::Bytes(rest)),
                 });
             }

@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::house::{House, PATIENCE, Upstream, at, builtin, scripted, to};
-use crate::plugins::{COMPLETE, completed, watches};
+use crate::plugins::{COMPLETE, RESPONSE, completed, head_only, watches};
 
 async fn http2(house: &House) -> http2::SendRequest<Full<Bytes>> {
     let stream = TcpStream::connect(house.addr).await.unwrap();
@@ -60,6 +60,25 @@ async fn http2_becomes_http1_upstream() {
     assert!(seen.starts_with("GET /p?q HTTP/1.1\r\n"), "{seen}");
     assert!(seen.contains("cookie: a=1; b=2\r\n"), "{seen}");
     assert!(seen.contains("x-forwarded-host: host.example:80\r\n"), "{seen}");
+}
+
+#[tokio::test]
+async fn trailers_pass_nobody_who_reads_the_body() {
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nTrailer: x-note\r\nTransfer-Encoding: chunked\r\n\r\n\
+        2\r\nok\r\n0\r\nx-note: joe\r\n\r\n";
+    for (plugin, passes) in
+        [(watches("whole", RESPONSE), false), (head_only(watches("head", RESPONSE)), true)]
+    {
+        let (addr, _) = scripted(ANSWER).await;
+        let house = House::open(at(&[addr]), &[plugin]).await;
+        let mut client = http2(&house).await;
+        let request = Request::get("http://gw/").header("te", "trailers").body(Full::default()).unwrap();
+        let response = client.send_request(request).await.unwrap();
+        assert_eq!(response.headers().contains_key("trailer"), passes);
+        let body = response.into_body().collect().await.unwrap();
+        let note = body.trailers().and_then(|trailers| trailers.get("x-note")).cloned();
+        assert_eq!((note.is_some(), body.to_bytes()), (passes, "ok".into()));
+    }
 }
 
 #[tokio::test]

@@ -20,7 +20,8 @@ pub struct HttpResponse;
 pub struct HttpComplete;
 
 /// Header fields in the order they were received. Names compare without regard to case (RFC 9110,
-/// section 5.1); values that are not UTF-8 are not shown to plugins and pass unchanged.
+/// section 5.1). Bytes of values that are not UTF-8 are shown to plugins as U+FFFD, and pass unchanged where
+/// nobody edits the field.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Headers(pub Vec<(String, String)>);

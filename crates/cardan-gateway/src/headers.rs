@@ -1,5 +1,6 @@
 //! Header fields on their way through: what ends at this hop, what plugins are shown, what is added.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use cardan_api::http::Headers;
@@ -50,15 +51,17 @@ const OF_THE_BYTES: [HeaderName; 8] = [
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NotAField;
 
-/// The fields plugins are shown: those whose values are UTF-8.
+/// The fields plugins are shown. Bytes that are no UTF-8 are shown as U+FFFD, so that a plugin knows of the
+/// field and can take it out.
 pub(crate) fn shown(headers: &HeaderMap) -> Headers {
-    Headers(pairs(headers).map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    Headers(pairs(headers).map(|(name, value)| (name.to_owned(), value.into_owned())).collect())
 }
 
-/// The fields to send: what plugins left, and what they were not shown. `headers` is the map that
-/// was shown and comes back untouched if nobody edited.
+/// The fields to send: what plugins left, byte for byte where they left it as it was shown. `headers` is the
+/// map that was shown and comes back untouched if nobody edited.
 pub(crate) fn after_edits(headers: HeaderMap, shown: &Headers) -> Result<HeaderMap, NotAField> {
-    if pairs(&headers).eq(shown.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))) {
+    if pairs(&headers).eq(shown.0.iter().map(|(name, value)| (name.as_str(), Cow::Borrowed(value.as_str()))))
+    {
         return Ok(headers);
     }
     let mut edited = HeaderMap::with_capacity(shown.0.len());
@@ -66,23 +69,25 @@ pub(crate) fn after_edits(headers: HeaderMap, shown: &Headers) -> Result<HeaderM
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| NotAField)?;
         edited.append(name, HeaderValue::from_bytes(value.as_bytes()).map_err(|_| NotAField)?);
     }
-    for (name, value) in headers.iter().filter(|(_, value)| text(value).is_none()) {
-        let before = headers.get_all(name).iter().filter_map(text);
-        let after = shown.0.iter().filter(|(have, _)| have.eq_ignore_ascii_case(name.as_str()));
+    for name in headers.keys() {
+        let left = shown.0.iter().filter(|(have, _)| have.eq_ignore_ascii_case(name.as_str()));
         // Whoever replaced or removed a field meant all of its values.
-        if before.eq(after.map(|(_, value)| value.as_str())) {
-            edited.append(name, value.clone());
+        if headers.get_all(name).iter().map(text).eq(left.map(|(_, value)| value.as_str())) {
+            edited.remove(name);
+            for value in headers.get_all(name) {
+                edited.append(name, value.clone());
+            }
         }
     }
     Ok(edited)
 }
 
-fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
-    headers.iter().filter_map(|(name, value)| Some((name.as_str(), text(value)?)))
+fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
+    headers.iter().map(|(name, value)| (name.as_str(), text(value)))
 }
 
-fn text(value: &HeaderValue) -> Option<&str> {
-    std::str::from_utf8(value.as_bytes()).ok()
+fn text(value: &HeaderValue) -> Cow<'_, str> {
+    String::from_utf8_lossy(value.as_bytes())
 }
 
 /// Takes out what means this connection only.
@@ -315,8 +320,20 @@ mod tests {
             &[set("hidden", "y"), remove("u")],
             Ok(&["a: 1", "a: 3", "b: 2", "b: \u{fffd}", "hidden: y"]),
         );
+        // No field hides behind bytes that are no text.
+        check_edits(&[remove("hidden"), set("b", "y")], Ok(&["a: 1", "a: 3", "b: y", "u: é"]));
         check_edits(&[set("bad name", "y")], Err(NotAField));
         check_edits(&[set("a", "x\r\ninjected: 1")], Err(NotAField));
+    }
+
+    #[test]
+    fn what_is_not_touched_keeps_its_bytes() {
+        let mut left = shown(&with_binary());
+        left.set("a", "x");
+        let headers = after_edits(with_binary(), &left).unwrap();
+        assert_eq!(headers.get("hidden").unwrap().as_bytes(), b"\xff");
+        let values: Vec<&[u8]> = headers.get_all("b").iter().map(HeaderValue::as_bytes).collect();
+        assert_eq!(values, [&b"2"[..], b"\xfe"]);
     }
 
     proptest! {

@@ -8,8 +8,8 @@
 use std::fmt;
 
 use cardan_api::http::Headers;
-use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue};
 
 /// What is wrong with a `content-type`; for the client who sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,16 +24,15 @@ impl fmt::Display for BadType {
 /// Refuses what two servers could read in two ways. `headers` are the client's, `left` is what plugins made
 /// of what they were shown of them.
 pub(crate) fn check(headers: &HeaderMap, left: &Headers) -> Result<(), BadType> {
-    let sent = || headers.get_all(CONTENT_TYPE).iter().map(http::HeaderValue::as_bytes);
+    let sent = || headers.get_all(CONTENT_TYPE).iter().map(HeaderValue::as_bytes);
     let left = || {
         let fields = left.0.iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-type"));
-        fields.map(|(_, value)| value.as_bytes())
+        fields.map(|(_, value)| value.as_str())
     };
-    // What plugins were shown may be less than what was sent: only an edit takes the client's values away.
-    let readable = sent().filter(|value| std::str::from_utf8(value).is_ok());
-    match readable.eq(left()) {
+    // Only an edit takes the client's bytes away; what was shown of them may read otherwise.
+    match sent().map(String::from_utf8_lossy).eq(left()) {
         true => check_values(sent()),
-        false => check_values(left()),
+        false => check_values(left().map(str::as_bytes)),
     }
 }
 
@@ -83,8 +82,6 @@ fn names_utf_8(after: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     #[track_caller]

@@ -127,7 +127,8 @@ pub struct BindingEntry {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MatchEntry {
-    /// Glob patterns on the path as the client sent it: `*` is any text, `/` included.
+    /// Glob patterns on the path as the client sent it: `*` is any text, `/` included; `/v1/*` is
+    /// for `/v1` too.
     pub paths: Vec<String>,
     /// Methods, in any letter case.
     pub methods: Vec<String>,

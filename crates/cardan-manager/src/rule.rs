@@ -43,7 +43,7 @@ impl Remembered {
 /// Which events a binding is for. An empty list matches all.
 #[derive(Debug, Clone, Default)]
 pub struct MatchRule {
-    /// On the path.
+    /// On the path. One that ends with `/*` is for what that is below, too.
     pub paths: Vec<Pattern>,
     /// In upper case.
     pub methods: Vec<String>,
@@ -54,12 +54,20 @@ pub struct MatchRule {
 impl MatchRule {
     /// Whether this rule is for `subject`.
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
-        let any = |patterns: &[Pattern], text: &str, case_sensitive| {
-            let options = MatchOptions { case_sensitive, ..MatchOptions::new() };
-            patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches_with(text, options))
-        };
+        let without_case = MatchOptions { case_sensitive: false, ..MatchOptions::new() };
         let method = self.methods.is_empty()
             || self.methods.iter().any(|method| method.eq_ignore_ascii_case(subject.method));
-        method && any(&self.paths, subject.path, true) && any(&self.hosts, subject.host, false)
+        let path =
+            self.paths.is_empty() || self.paths.iter().any(|pattern| matches_path(pattern, subject.path));
+        let host = self.hosts.is_empty()
+            || self.hosts.iter().any(|pattern| pattern.matches_with(subject.host, without_case));
+        method && path && host
     }
+}
+
+/// Whether a path, or the folder it names, matches. Routes take `/v1` and what is below it for one, and a guard
+/// of `/v1/*` that left `/v1` open would be a gap nobody sees.
+fn matches_path(pattern: &Pattern, path: &str) -> bool {
+    let below = || pattern.as_str().ends_with("/*") || pattern.as_str().ends_with("/**");
+    pattern.matches(path) || (below() && pattern.matches(&format!("{path}/")))
 }

@@ -68,8 +68,13 @@ async fn match_rules() {
     check("{paths: []}", &[("GET any /", true)]);
     check(
         "{paths: ['/v1/*']}",
-        &[("GET h /v1/a", true), ("GET h /v1/a/b", true), ("GET h /v1", false), ("GET h /V1/a", false)],
+        &[("GET h /v1/a", true), ("GET h /v1/a/b", true), ("GET h /v10", false), ("GET h /V1/a", false)],
     );
+    for rule in ["{paths: ['/v1/*']}", "{paths: ['/v1/**']}", "{paths: ['*1/*']}"] {
+        check(rule, &[("GET h /v1", true), ("GET h /v1/", true), ("GET h /v2", false)]);
+    }
+    check("{paths: ['/v1/?*']}", &[("GET h /v1/a", true), ("GET h /v1", false), ("GET h /v1/", false)]);
+    check("{paths: ['/*']}", &[("GET h /", true), ("GET h /a", true)]);
     check("{paths: ['/a', '/b']}", &[("GET h /a", true), ("GET h /b", true), ("GET h /a/", false)]);
     check("{methods: [post]}", &[("POST h /", true), ("post h /", true), ("GET h /", false)]);
     check(

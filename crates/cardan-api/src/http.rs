@@ -71,8 +71,8 @@ pub struct RequestEvent {
     pub method: String,
     /// The authority the client asked for, without the port it reached us on.
     pub host: String,
-    /// The path without the query, percent-encoded where it has to be: `%61` is shown as `a`, so that rules
-    /// on paths cannot be written around.
+    /// The path without the query, percent-encoded where it has to be ([`crate::path`]): `%61` is shown as
+    /// `a`, so that rules on paths cannot be written around.
     pub path: String,
     /// What follows `?`, percent-encoded as received.
     pub query: Option<String>,

@@ -17,6 +17,7 @@ pub mod http;
 pub mod instance;
 pub mod limits;
 pub mod manifest;
+pub mod path;
 pub mod verdict;
 
 pub use capability::Capability;

@@ -127,8 +127,8 @@ pub struct BindingEntry {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MatchEntry {
-    /// Glob patterns on the path as the client sent it: `*` is any text, `/` included; `/v1/*` is
-    /// for `/v1` too.
+    /// Glob patterns on the path: `*` is any text, `/` included; `/v1/*` is for `/v1` too. What is
+    /// percent-encoded may be so here or not.
     pub paths: Vec<String>,
     /// Methods, in any letter case.
     pub methods: Vec<String>,

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use cardan_api::path::{BadEncoding, normal_form};
+
 use crate::config::AmbiguousPaths;
 
 /// Why a path is not served.
@@ -13,13 +15,12 @@ pub(crate) enum BadPath {
     Ambiguous,
 }
 
-/// Brings a path to the form that routes, plugins and upstreams read alike: unreserved characters
-/// are never percent-encoded, hex digits are upper case (RFC 3986, section 6.2.2).
+/// Brings a path to the form that routes, rules, plugins and upstreams read alike.
 pub(crate) fn normalise(path: &str, ambiguous: AmbiguousPaths) -> Result<Cow<'_, str>, BadPath> {
     if !path.starts_with('/') {
         return Err(BadPath::Malformed);
     }
-    let path = decode_unreserved(path)?;
+    let path = normal_form(path).map_err(|BadEncoding| BadPath::Malformed)?;
     for segment in path.split('/') {
         // Java servers cut parameters off before they look at dots.
         let name = segment.split(';').next().and_then(|name| name.split("%3B").next());
@@ -38,31 +39,6 @@ pub(crate) fn normalise(path: &str, ambiguous: AmbiguousPaths) -> Result<Cow<'_,
 fn is_encoded_twice(path: &str) -> bool {
     let mut parts = path.split("%25").skip(1);
     parts.any(|part| part.len() >= 2 && part.bytes().take(2).all(|digit| digit.is_ascii_hexdigit()))
-}
-
-fn decode_unreserved(path: &str) -> Result<Cow<'_, str>, BadPath> {
-    if !path.contains('%') {
-        return Ok(Cow::Borrowed(path));
-    }
-    let mut decoded = String::with_capacity(path.len());
-    let mut parts = path.split('%');
-    decoded.push_str(parts.next().unwrap_or_default());
-    for part in parts {
-        let (digits, rest) = part.split_at_checked(2).ok_or(BadPath::Malformed)?;
-        // `from_str_radix` alone would take a sign.
-        if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return Err(BadPath::Malformed);
-        }
-        let byte = u8::from_str_radix(digits, 16).map_err(|_| BadPath::Malformed)?;
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            decoded.push(char::from(byte));
-        } else {
-            decoded.push('%');
-            decoded.push_str(&digits.to_ascii_uppercase());
-        }
-        decoded.push_str(rest);
-    }
-    Ok(Cow::Owned(decoded))
 }
 
 /// The host of an authority: no user, no port, no final dot, in lower case.
@@ -91,6 +67,7 @@ mod tests {
         check_path("/", Ok("/"));
         check_path("/v1/ch%61t%2dx%7e/", Ok("/v1/chat-x~/"));
         check_path("/a%20b%c3%a9", Ok("/a%20b%C3%A9"));
+        check_path("/g%3AgenerateContent/{é}", Ok("/g:generateContent/%7B%C3%A9%7D"));
         check_path("/a...b/..c/.d", Ok("/a...b/..c/.d"));
         for malformed in [
             "",

@@ -13,7 +13,7 @@ use cardan_api::{BodyNeed, Dialect, FaultPolicy, InstanceMode, Limits, NamedHook
 use glob::Pattern;
 use serde_json::Value;
 
-use crate::rule::MatchRule;
+use crate::rule::{MatchRule, path_pattern};
 use crate::spec::{BindingSpec, Bindings, PluginSpec};
 
 /// Time of one call where nothing says otherwise.
@@ -193,16 +193,16 @@ fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
 }
 
 fn resolve_rule(rule: &MatchEntry) -> Result<MatchRule, String> {
-    let patterns = |key: &str, texts: &[String]| {
-        let patterns = texts.iter().enumerate().map(|(i, text)| {
-            Pattern::new(text).map_err(|error| format!("{key}[{i}]: {text:?} is no pattern: {error}"))
-        });
+    let patterns = |key: &str, texts: &[String], read: fn(&str) -> Result<Pattern, String>| {
+        let patterns = texts.iter().enumerate();
+        let patterns = patterns.map(|(i, text)| read(text).map_err(|why| format!("{key}[{i}]: {why}")));
         patterns.collect::<Result<Vec<_>, _>>()
     };
+    let plain = |text: &str| Pattern::new(text).map_err(|error| format!("{text:?} is no pattern: {error}"));
     Ok(MatchRule {
-        paths: patterns("paths", &rule.paths)?,
+        paths: patterns("paths", &rule.paths, path_pattern)?,
         methods: rule.methods.iter().map(|method| method.to_ascii_uppercase()).collect(),
-        hosts: patterns("hosts", &rule.hosts)?,
+        hosts: patterns("hosts", &rule.hosts, plain)?,
     })
 }
 

@@ -1,6 +1,7 @@
 //! Which events a binding is for.
 
 use cardan_api::http::RequestEvent;
+use cardan_api::path::{BadEncoding, normal_form};
 use glob::{MatchOptions, Pattern};
 
 /// What rules look at.
@@ -43,7 +44,7 @@ impl Remembered {
 /// Which events a binding is for. An empty list matches all.
 #[derive(Debug, Clone, Default)]
 pub struct MatchRule {
-    /// On the path. One that ends with `/*` is for what that is below, too.
+    /// On the path, in its normal form ([`cardan_api::path`]). One that ends with `/*` is for what that is below, too.
     pub paths: Vec<Pattern>,
     /// In upper case.
     pub methods: Vec<String>,
@@ -63,6 +64,63 @@ impl MatchRule {
             || self.hosts.iter().any(|pattern| pattern.matches_with(subject.host, without_case));
         method && path && host
     }
+}
+
+/// A pattern on paths, its literal parts brought to the spelling that paths have when rules are asked. In
+/// another it would match nothing, and its plugin guard nothing.
+pub(crate) fn path_pattern(text: &str) -> Result<Pattern, String> {
+    let mut normal = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let part = match first {
+            '*' | '?' => rest.split_at(1).0,
+            '[' => rest.split_at(class_len(rest)).0,
+            _ => rest.split(['*', '?', '[']).next().unwrap_or_default(),
+        };
+        match first {
+            '*' | '?' => normal.push_str(part),
+            '[' => normal.push_str(plain_class(part).map_err(|why| format!("{text:?} {why}"))?),
+            _ => {
+                let part = normal_form(part).map_err(|why: BadEncoding| format!("{text:?} has {why}"))?;
+                // An asterisk here is one that was written %2A.
+                normal.push_str(&part.replace('*', "[*]"));
+            }
+        }
+        rest = rest.get(part.len()..).unwrap_or_default();
+    }
+    Pattern::new(&normal).map_err(|error| format!("{text:?} is no pattern: {error}"))
+}
+
+/// Length of the characters in brackets that the text begins with; all of it if they do not end.
+fn class_len(text: &str) -> usize {
+    // A bracket that comes first stands for itself.
+    let begin = 1 + usize::from(text[1..].starts_with('!'));
+    let end = text[begin..].char_indices().skip(1).find(|(_, char)| *char == ']');
+    end.map_or(text.len(), |(at, _)| begin + at + 1)
+}
+
+/// Refuses brackets with characters that paths hold percent-encoded only, so as several.
+fn plain_class(class: &str) -> Result<&str, String> {
+    let inside = class.strip_prefix('[').unwrap_or(class);
+    let inside = inside.strip_suffix(']').unwrap_or(inside);
+    for char in inside.chars() {
+        let mut buffer = [0; 4];
+        let char: &str = char.encode_utf8(&mut buffer);
+        match normal_form(char) {
+            Ok(spelt) if spelt == char => {}
+            Ok(spelt) => {
+                return Err(format!(
+                    "has {char:?} in brackets, which paths hold as {spelt}; write that outside of brackets"
+                ));
+            }
+            Err(BadEncoding) => {
+                return Err(
+                    "has a percent sign in brackets; write what it encodes outside of them".to_owned()
+                );
+            }
+        }
+    }
+    Ok(class)
 }
 
 /// Whether a path, or the folder it names, matches. Routes take `/v1` and what is below it for one, and a guard

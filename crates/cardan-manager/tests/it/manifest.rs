@@ -112,6 +112,22 @@ fn errors_of_a_plugin() {
         "bindings: [{hook: http.request, match: {paths: [ok, 'a[']}}]",
         &["bindings[0].match.paths[1]: \"a[\" is no pattern"],
     );
+    for (pattern, why) in [
+        (
+            "/a%2*",
+            "\"/a%2*\" has a percent sign that begins no percent-encoding; write %25 for the sign itself",
+        ),
+        (
+            "/[é]",
+            "\"/[é]\" has \"é\" in brackets, which paths hold as %C3%A9; write that outside of brackets",
+        ),
+        ("/[%2]", "\"/[%2]\" has a percent sign in brackets; write what it encodes outside of them"),
+    ] {
+        check(
+            &format!("bindings: [{{hook: http.request, match: {{paths: ['{pattern}']}}}}]"),
+            &[&format!("bindings[0].match.paths[0]: {why}")],
+        );
+    }
     check(
         "bindings: [{hook: http.request, match: {hosts: ['***']}}]",
         &["bindings[0].match.hosts[0]: \"***\" is no pattern"],

@@ -73,6 +73,19 @@ async fn match_rules() {
     for rule in ["{paths: ['/v1/*']}", "{paths: ['/v1/**']}", "{paths: ['*1/*']}"] {
         check(rule, &[("GET h /v1", true), ("GET h /v1/", true), ("GET h /v2", false)]);
     }
+    for (rule, path) in [
+        ("*:generateContent", "/v1beta/models/g:generateContent"),
+        ("*%3agenerateContent", "/v1beta/models/g:generateContent"),
+        ("/caf%c3%a9/*", "/caf%C3%A9/x"),
+        ("/café/*", "/caf%C3%A9/x"),
+        ("/%7euser/*", "/~user/x"),
+        ("/{id}/?", "/%7Bid%7D/x"),
+        ("/a%2A", "/a*"),
+        ("/a[!b-c]d", "/a!d"),
+    ] {
+        check(&format!("{{paths: ['{rule}']}}"), &[(&format!("GET h {path}"), true)]);
+    }
+    check("{paths: ['/a%2A']}", &[("GET h /ab", false)]);
     check("{paths: ['/v1/?*']}", &[("GET h /v1/a", true), ("GET h /v1", false), ("GET h /v1/", false)]);
     check("{paths: ['/*']}", &[("GET h /", true), ("GET h /a", true)]);
     check("{paths: ['/a', '/b']}", &[("GET h /a", true), ("GET h /b", true), ("GET h /a/", false)]);

@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::advice;
 use crate::args::{LogFormat, Serve, Shared};
-use crate::config::{self, EngineBounds, Resolved, environment};
+use crate::config::{self, EngineBounds, Resolved, environment, key_of};
 use crate::output::{self, Failure};
 
 pub(crate) fn run(shared: &Shared, args: &Serve) -> Result<(), Failure> {
@@ -43,7 +43,7 @@ pub(crate) fn serve(
     report(&applied, &[]);
     warn(&advice::about(&resolved.entries, &manager.snapshot()));
     let gateway = Gateway::new(resolved.gateway, manager.clone())
-        .map_err(|error| Failure::unusable(format_args!("{}: {error}", path.display())))?;
+        .map_err(|error| Failure::unusable(format_args!("{}: {}", path.display(), error.named(key_of))))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -236,7 +236,7 @@ impl Reloads {
     }
 
     fn reload(&self) -> Result<(Applied, Vec<PluginSpec>), Failure> {
-        let resolved = config::read(&self.path, &environment)?;
+        let resolved = config::read_again(&self.path, &environment)?;
         let path = self.path.display();
         if self.fixed.is_some_and(|fixed| fixed != resolved.listen) {
             return Err(Failure::unusable(format_args!(
@@ -252,7 +252,8 @@ impl Reloads {
         warn(&resolved.warnings);
         // Routes and plugins change in one step, and only once everything that can be wrong was found not
         // to be.
-        let pairing = self.gateway.pairing(resolved.gateway).map_err(Failure::unusable)?;
+        let pairing = self.gateway.pairing(resolved.gateway);
+        let pairing = pairing.map_err(|error| Failure::unusable(error.named(key_of)))?;
         let applied = apply(&self.manager, &resolved.plugins, vec![pairing])?;
         warn(&advice::about(&resolved.entries, &self.manager.snapshot()));
         Ok((applied, resolved.plugins))

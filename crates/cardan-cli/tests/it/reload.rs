@@ -369,6 +369,22 @@ fn the_address_stays() {
     assert!(line.contains("engine: it cannot change while plugins run"), "{line}");
 }
 
+/// Nobody may ever write to it, and the next reload waits for this one.
+#[test]
+fn a_pipe_in_the_files_place_holds_up_no_reload() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("cardan.yaml");
+    fs::write(&config, "{}").unwrap();
+    let server = Server::serve(&config);
+    fs::remove_file(&config).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&config).status().unwrap().success());
+    let line = reload(&server, "not reloaded");
+    assert!(line.contains("cardan.yaml again: it is not a regular file"), "{line}");
+    fs::remove_file(&config).unwrap();
+    fs::write(&config, "{}").unwrap();
+    reload(&server, "generation=2");
+}
+
 /// A request is answered by the routes and the plugins of one configuration. Here a path is guarded as
 /// long as it leads anywhere, and when it leads nowhere any more the guard goes with it.
 #[test]

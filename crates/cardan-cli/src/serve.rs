@@ -36,6 +36,13 @@ pub(crate) fn serve(
     listen: Option<SocketAddr>,
     ready: impl FnOnce(SocketAddr) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format_args!("cannot start: {error}")))?;
+    // Loading plugins takes its time, and a request to reload meanwhile is one for later. To be told to stop
+    // ends the process until clients are served.
+    let hangups = runtime.block_on(async { listen_for(SignalKind::hangup()) })?;
     let seed = RandomState::new().hash_one(std::process::id());
     let manager = Manager::new(engine(shared, resolved.engine)?, seed);
     warn(&resolved.warnings);
@@ -44,10 +51,6 @@ pub(crate) fn serve(
     warn(&advice::about(&resolved.entries, &manager.snapshot()));
     let gateway = Gateway::new(resolved.gateway, manager.clone())
         .map_err(|error| Failure::unusable(format_args!("{}: {}", path.display(), error.named(key_of))))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::failed(format_args!("cannot start: {error}")))?;
     let outcome = runtime.block_on(async {
         // Where the file says counts, unless the command line said otherwise.
         let fixed = listen.is_none().then_some(resolved.listen);
@@ -60,7 +63,7 @@ pub(crate) fn serve(
         let (listener, address) = bound.await.map_err(|error| {
             Failure::failed(format_args!("cannot listen on {listen}: {error}; choose another with --listen"))
         })?;
-        let signals = Signals::new()?;
+        let signals = Signals::new(hangups)?;
         ready(address)?;
         let gateway_of_reloads = gateway.clone();
         let engine = resolved.engine;
@@ -166,8 +169,7 @@ struct Signals {
 }
 
 impl Signals {
-    fn new() -> Result<Self, Failure> {
-        let reload = listen_for(SignalKind::hangup())?;
+    fn new(reload: tokio::signal::unix::Signal) -> Result<Self, Failure> {
         Ok(Self { reload, stop: StopSignals::new()?, hurry: StopSignals::new()? })
     }
 }

@@ -253,6 +253,19 @@ pub(crate) fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// Reads a configuration file again. At the start it may be a pipe, which brings what it brings once; to read
+/// one again could take for ever.
+pub(crate) fn read_again(path: &Path, environment: Environment<'_>) -> Result<Resolved, Failure> {
+    // What is not there is reported by reading it.
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(Failure::unusable(format_args!(
+            "cannot read {} again: it is not a regular file",
+            path.display()
+        )));
+    }
+    read(path, environment)
+}
+
 /// Reads and resolves a configuration file.
 pub(crate) fn read(path: &Path, environment: Environment<'_>) -> Result<Resolved, Failure> {
     let text =
@@ -261,6 +274,17 @@ pub(crate) fn read(path: &Path, environment: Environment<'_>) -> Result<Resolved
     let base = path.parent().unwrap_or(Path::new(""));
     file.resolve(base, environment)
         .map_err(|failure| Failure::unusable(format_args!("{}: {failure}", path.display())))
+}
+
+/// The key for what the gateway calls so.
+pub(crate) fn key_of(setting: &'static str) -> &'static str {
+    match setting {
+        "connections_max" => "limits.connections",
+        "held_bytes_max" => "limits.held_total",
+        "header_bytes_max" => "limits.headers",
+        "tries_max" => "tries",
+        other => other,
+    }
 }
 
 /// Most bytes of a configuration or manifest.

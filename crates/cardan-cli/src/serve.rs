@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::advice;
 use crate::args::{LogFormat, Serve, Shared};
-use crate::config::{self, EngineBounds, Resolved, environment};
+use crate::config::{self, EngineBounds, Resolved, environment, key_of};
 use crate::output::{self, Failure};
 
 pub(crate) fn run(shared: &Shared, args: &Serve) -> Result<(), Failure> {
@@ -36,6 +36,13 @@ pub(crate) fn serve(
     listen: Option<SocketAddr>,
     ready: impl FnOnce(SocketAddr) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format_args!("cannot start: {error}")))?;
+    // Loading plugins takes its time, and a request to reload meanwhile is one for later. To be told to stop
+    // ends the process until clients are served.
+    let hangups = runtime.block_on(async { listen_for(SignalKind::hangup()) })?;
     let seed = RandomState::new().hash_one(std::process::id());
     let manager = Manager::new(engine(shared, resolved.engine)?, seed);
     warn(&resolved.warnings);
@@ -43,11 +50,7 @@ pub(crate) fn serve(
     report(&applied, &[]);
     warn(&advice::about(&resolved.entries, &manager.snapshot()));
     let gateway = Gateway::new(resolved.gateway, manager.clone())
-        .map_err(|error| Failure::unusable(format_args!("{}: {error}", path.display())))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::failed(format_args!("cannot start: {error}")))?;
+        .map_err(|error| Failure::unusable(format_args!("{}: {}", path.display(), error.named(key_of))))?;
     let outcome = runtime.block_on(async {
         // Where the file says counts, unless the command line said otherwise.
         let fixed = listen.is_none().then_some(resolved.listen);
@@ -60,7 +63,7 @@ pub(crate) fn serve(
         let (listener, address) = bound.await.map_err(|error| {
             Failure::failed(format_args!("cannot listen on {listen}: {error}; choose another with --listen"))
         })?;
-        let signals = Signals::new()?;
+        let signals = Signals::new(hangups)?;
         ready(address)?;
         let gateway_of_reloads = gateway.clone();
         let engine = resolved.engine;
@@ -166,8 +169,7 @@ struct Signals {
 }
 
 impl Signals {
-    fn new() -> Result<Self, Failure> {
-        let reload = listen_for(SignalKind::hangup())?;
+    fn new(reload: tokio::signal::unix::Signal) -> Result<Self, Failure> {
         Ok(Self { reload, stop: StopSignals::new()?, hurry: StopSignals::new()? })
     }
 }
@@ -236,7 +238,7 @@ impl Reloads {
     }
 
     fn reload(&self) -> Result<(Applied, Vec<PluginSpec>), Failure> {
-        let resolved = config::read(&self.path, &environment)?;
+        let resolved = config::read_again(&self.path, &environment)?;
         let path = self.path.display();
         if self.fixed.is_some_and(|fixed| fixed != resolved.listen) {
             return Err(Failure::unusable(format_args!(
@@ -252,7 +254,8 @@ impl Reloads {
         warn(&resolved.warnings);
         // Routes and plugins change in one step, and only once everything that can be wrong was found not
         // to be.
-        let pairing = self.gateway.pairing(resolved.gateway).map_err(Failure::unusable)?;
+        let pairing = self.gateway.pairing(resolved.gateway);
+        let pairing = pairing.map_err(|error| Failure::unusable(error.named(key_of)))?;
         let applied = apply(&self.manager, &resolved.plugins, vec![pairing])?;
         warn(&advice::about(&resolved.entries, &self.manager.snapshot()));
         Ok((applied, resolved.plugins))

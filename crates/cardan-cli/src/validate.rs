@@ -33,7 +33,8 @@ fn check(shared: &Shared, args: &Validate) -> Result<(Vec<String>, Vec<String>),
     let applied = serve::apply(&manager, &resolved.plugins, Vec::new())?;
     let mut warnings = resolved.warnings;
     warnings.extend(advice::about(&resolved.entries, &manager.snapshot()));
-    Gateway::new(resolved.gateway, manager)
-        .map_err(|error| Failure::unusable(format_args!("{}: {error}", args.config.display())))?;
+    Gateway::new(resolved.gateway, manager).map_err(|error| {
+        Failure::unusable(format_args!("{}: {}", args.config.display(), error.named(config::key_of)))
+    })?;
     Ok((applied.loaded, warnings))
 }

@@ -154,7 +154,7 @@ impl Answer {
             AnswerBody::Upstream(body) => {
                 body::hold(body, bytes_max, share).await.map_err(|error| match error {
                     BodyError::Idle | BodyError::Slow => Problem::UpstreamTimeout,
-                    BodyError::TooLarge | BodyError::Lost(_) => Problem::UpstreamBroken,
+                    BodyError::TooLarge | BodyError::Stalled | BodyError::Lost(_) => Problem::UpstreamBroken,
                 })?
             }
             AnswerBody::Held(held) => held,

@@ -30,6 +30,8 @@ pub(crate) enum BodyError {
     Idle,
     /// Its sender took too long over all of it.
     Slow,
+    /// Its receiver took nothing for too long.
+    Stalled,
     /// It passed its limit.
     TooLarge,
     /// Its sender broke off.
@@ -41,6 +43,7 @@ impl fmt::Display for BodyError {
         f.write_str(match self {
             Self::Idle => "the body's sender was silent for too long",
             Self::Slow => "the body took too long to arrive",
+            Self::Stalled => "the body's receiver took nothing for too long",
             Self::TooLarge => "the body is too large",
             Self::Lost(_) => "the body's sender broke off",
         })
@@ -51,7 +54,7 @@ impl std::error::Error for BodyError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Lost(error) => Some(error),
-            Self::Idle | Self::Slow | Self::TooLarge => None,
+            Self::Idle | Self::Slow | Self::Stalled | Self::TooLarge => None,
         }
     }
 }

@@ -340,8 +340,9 @@ pub(crate) enum Kind {
     NoUrl { upstream: String },
     BadUrl { upstream: String, number: usize, why: &'static str },
     BadPath { route: String, path: String },
-    HeaderBytes,
+    HeaderBytes { what: &'static str },
     Zero { what: &'static str },
+    TooMany { what: &'static str, max: usize },
     Certificate { why: String },
     NeedsRestart,
 }
@@ -356,6 +357,17 @@ impl ConfigError {
     /// Whether the new configuration is fine but changes what only a restart can change.
     pub fn needs_restart(&self) -> bool {
         self.0 == Kind::NeedsRestart
+    }
+}
+
+impl ConfigError {
+    /// The same with the names that the operator knows settings by, such as the keys of a file.
+    #[must_use]
+    pub fn named(mut self, name_of: impl Fn(&'static str) -> &'static str) -> Self {
+        if let Kind::HeaderBytes { what } | Kind::Zero { what } | Kind::TooMany { what, .. } = &mut self.0 {
+            *what = name_of(what);
+        }
+        self
     }
 }
 
@@ -377,8 +389,9 @@ impl fmt::Display for ConfigError {
                     "route `{route}` has the path `{path}`; a path begins with `/`, has no `.` or `..` segment and no `?`"
                 )
             }
-            Kind::HeaderBytes => write!(f, "header_bytes_max is below 8192"),
+            Kind::HeaderBytes { what } => write!(f, "{what} is below 8192"),
             Kind::Zero { what } => write!(f, "{what} is zero; it has to be at least one"),
+            Kind::TooMany { what, max } => write!(f, "{what} is too large; it can be {max} at most"),
             Kind::Certificate { why } => write!(f, "a root certificate cannot be used: {why}"),
             Kind::NeedsRestart => write!(
                 f,

@@ -118,6 +118,7 @@ impl Exchange {
             copy: None,
             client,
             method: head.method,
+            version: head.version,
             uri: head.uri,
             began,
             route: None,

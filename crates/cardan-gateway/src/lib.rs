@@ -15,6 +15,7 @@ mod config;
 
 mod path;
 
+mod delivery;
 mod error;
 
 mod headers;

@@ -1,6 +1,7 @@
 //! A configuration ready to serve.
 
 use http::HeaderName;
+use tokio::sync::Semaphore;
 
 use crate::config::{
     AmbiguousBodies, AmbiguousPaths, Config, ConfigError, Forwarded, Kind, Limits, Startup, Timeouts,
@@ -27,7 +28,7 @@ impl Plan {
     pub(crate) fn resolve(config: Config) -> Result<Self, ConfigError> {
         let routes = Routes::resolve(&config)?;
         if config.startup.header_bytes_max < HEADER_BYTES_MIN {
-            return Err(Kind::HeaderBytes.into());
+            return Err(Kind::HeaderBytes { what: "header_bytes_max" }.into());
         }
         let counts = [
             ("connections_max", config.startup.connections_max),
@@ -37,6 +38,9 @@ impl Plan {
         ];
         if let Some((what, _)) = counts.iter().find(|(_, count)| *count == 0) {
             return Err(Kind::Zero { what }.into());
+        }
+        if config.startup.connections_max > Semaphore::MAX_PERMITS {
+            return Err(Kind::TooMany { what: "connections_max", max: Semaphore::MAX_PERMITS }.into());
         }
         Ok(Self {
             routes,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use cardan_api::http::{CompleteEvent, Headers, HttpComplete, RequestEvent, ResponseEvent};
 use cardan_manager::{Outcome, Progress, Visit};
-use http::{Method, StatusCode, Uri};
+use http::{Method, StatusCode, Uri, Version};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -40,6 +40,7 @@ pub(crate) struct Entry {
     pub(crate) share: Share,
     pub(crate) client: SocketAddr,
     pub(crate) method: Method,
+    pub(crate) version: Version,
     /// As the client sent it.
     pub(crate) uri: Uri,
     pub(crate) began: Instant,
@@ -48,7 +49,7 @@ pub(crate) struct Entry {
     /// The status the client was told.
     pub(crate) status: Option<StatusCode>,
     pub(crate) sent_bytes: u64,
-    /// Whether the client was given everything.
+    /// Whether the client's socket has taken everything.
     pub(crate) ended: bool,
     /// The plugin that stopped the exchange.
     pub(crate) stopped_by: Option<Arc<str>>,

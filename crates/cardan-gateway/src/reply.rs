@@ -2,27 +2,51 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use http::HeaderMap;
+use bytes::{Buf as _, Bytes};
+use http::{HeaderMap, Version};
 use http_body::{Body, Frame, SizeHint};
 use serde_json::Value;
 
 use crate::body::BodyError;
 use crate::budget::Share;
+use crate::delivery::{Delivery, Piece};
 use crate::error::Problem;
 use crate::record::Record;
 use crate::sse::{self, Splitter};
 use crate::upstream::UpstreamBody;
 
-/// A response body: frames at hand, then what still comes from the upstream. It carries the record of
-/// its exchange, which is closed when the body is dropped: after the last byte, or with the client.
+/// Most bytes of a frame that leaves. The server takes frames whole, whatever the client takes of them.
+const PIECE_BYTES_MAX: usize = 64 << 10;
+
+/// A response body: frames at hand, then what still comes from the upstream. The record of its exchange is
+/// closed when the client's socket has taken the last byte, or with the client.
 #[derive(Debug)]
-pub(crate) struct ReplyBody {
+pub(crate) struct ReplyBody(Arc<Delivery>);
+
+/// What is still to be handed to the server.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    /// What is left of a frame that leaves in pieces. It goes before the queue.
+    cut: Bytes,
     queue: VecDeque<Frame<Bytes>>,
     rest: Option<Rest>,
-    record: Record,
+    pub(crate) end: End,
+    /// Why there was an error, in a word.
+    pub(crate) problem: Option<String>,
+}
+
+/// How far the server has come with a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It may ask for more.
+    Open,
+    /// It has all.
+    Handed,
+    /// There is more, and it will not get it.
+    Broken,
 }
 
 #[derive(Debug)]
@@ -49,7 +73,90 @@ pub(crate) struct EventRelay {
 
 impl ReplyBody {
     pub(crate) fn new(queue: VecDeque<Frame<Bytes>>, rest: Option<Rest>, record: Record) -> Self {
-        Self { queue, rest, record }
+        let pending = Pending { cut: Bytes::new(), queue, rest, end: End::Open, problem: None };
+        // On HTTP/1 a client that takes nothing stops the socket, which is watched. On HTTP/2 it may keep one
+        // stream waiting while the socket goes on.
+        let stall = (record.version == Version::HTTP_2).then_some(record.plan.timeouts.send_stall);
+        let delivery = Delivery::new(pending, record);
+        if let Some(stall) = stall {
+            delivery.watch(stall);
+        }
+        Self(delivery)
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = Piece;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Piece>, BodyError>>> {
+        let polled = self.0.pending().poll_frame(cx);
+        self.0.asked(polled.is_ready());
+        let frame = std::task::ready!(polled);
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(|data| self.0.piece(data)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.pending().is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.pending().size_hint()
+    }
+}
+
+impl Drop for ReplyBody {
+    fn drop(&mut self) {
+        // The upstream need not wait for what the server still has to send.
+        self.0.pending().leave();
+    }
+}
+
+impl Pending {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.end == End::Broken {
+            return Poll::Ready(Some(Err(BodyError::Stalled)));
+        }
+        let frame = match self.take_piece() {
+            Some(piece) => Some(Ok(Frame::data(piece))),
+            None => match self.queue.pop_front() {
+                Some(frame) => Some(Ok(self.cut(frame))),
+                None => std::task::ready!(self.poll_rest(cx)).map(|frame| frame.map(|frame| self.cut(frame))),
+            },
+        };
+        match &frame {
+            Some(Err(_)) => self.end = End::Broken,
+            // The server does not ask again when it knows that there is no more.
+            Some(Ok(_)) if !self.is_end_stream() => {}
+            Some(Ok(_)) | None => self.end = End::Handed,
+        }
+        Poll::Ready(frame)
+    }
+
+    /// The first piece of a frame that is too long to leave at once, and other frames as they are.
+    fn cut(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        match frame.into_data() {
+            Ok(data) if data.len() > PIECE_BYTES_MAX => {
+                self.cut = data;
+                Frame::data(self.take_piece().unwrap_or_default())
+            }
+            Ok(data) => Frame::data(data),
+            Err(frame) => frame,
+        }
+    }
+
+    /// A copy, so that a piece which the server cannot get rid of does not keep all the others.
+    fn take_piece(&mut self) -> Option<Bytes> {
+        let len = self.cut.len().min(PIECE_BYTES_MAX);
+        let piece = (len > 0).then(|| Bytes::copy_from_slice(&self.cut[..len]));
+        self.cut.advance(len);
+        if self.cut.is_empty() {
+            self.cut = Bytes::new();
+        }
+        piece
     }
 
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -68,9 +175,9 @@ impl ReplyBody {
         };
         let problem = match failure {
             BodyError::Idle | BodyError::Slow => Problem::UpstreamTimeout,
-            BodyError::TooLarge | BodyError::Lost(_) => Problem::UpstreamBroken,
+            BodyError::TooLarge | BodyError::Stalled | BodyError::Lost(_) => Problem::UpstreamBroken,
         };
-        self.record.problem = Some(problem.code().to_owned());
+        self.problem = Some(problem.code().to_owned());
         match self.rest.take() {
             // Past the status line an error can only be told in the stream's own form.
             Some(Rest::Events(_)) => match serde_json::from_slice::<Value>(&problem.tell().document) {
@@ -81,30 +188,11 @@ impl ReplyBody {
             _ => Poll::Ready(Some(Err(failure))),
         }
     }
-}
-
-impl Body for ReplyBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = match self.queue.pop_front() {
-            Some(frame) => Some(Ok(frame)),
-            None => std::task::ready!(self.poll_rest(cx)),
-        };
-        if let Some(Ok(frame)) = &frame {
-            self.record.sent_bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
-        }
-        // The server does not ask again when it knows that there is no more.
-        self.record.ended = frame.is_none() || (matches!(frame, Some(Ok(_))) && self.is_end_stream());
-        Poll::Ready(frame)
-    }
 
     fn is_end_stream(&self) -> bool {
-        self.queue.is_empty()
+        self.end != End::Broken
+            && self.cut.is_empty()
+            && self.queue.is_empty()
             && match &self.rest {
                 None => true,
                 Some(Rest::Bytes(body)) => body.is_end_stream(),
@@ -120,9 +208,28 @@ impl Body for ReplyBody {
             Some(Rest::Events(_)) => SizeHint::new(),
         };
         match rest.exact() {
-            Some(rest) => SizeHint::with_exact(queued + rest),
+            Some(rest) => SizeHint::with_exact(self.cut.len() as u64 + queued + rest),
             None => SizeHint::new(),
         }
+    }
+
+    /// The server asks no more. A body without bytes it does not ask for at all.
+    fn leave(&mut self) {
+        if self.end == End::Open {
+            self.end = if self.is_end_stream() { End::Handed } else { End::Broken };
+        }
+        self.drop_held();
+    }
+
+    /// The client will not get what is left.
+    pub(crate) fn stall(&mut self) {
+        self.end = End::Broken;
+        self.problem = Some("client_stalled".to_owned());
+        self.drop_held();
+    }
+
+    fn drop_held(&mut self) {
+        (self.cut, self.queue, self.rest) = (Bytes::new(), VecDeque::new(), None);
     }
 }
 
@@ -165,8 +272,6 @@ impl EventRelay {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use http_body_util::BodyExt;
     use proptest::prelude::*;
 

@@ -373,7 +373,7 @@ fn problem_of(error: &legacy::Error) -> Problem {
             Some(BodyError::Idle | BodyError::Slow) => return Problem::BodyTimeout,
             // The limit is in the answer to a request that announced its length; here it was found out.
             Some(BodyError::TooLarge) => return Problem::BodyTooLarge(None),
-            Some(BodyError::Lost(_)) => return Problem::BodyBroken,
+            Some(BodyError::Stalled | BodyError::Lost(_)) => return Problem::BodyBroken,
             None => cause = error.source(),
         }
     }
@@ -393,6 +393,6 @@ pub(crate) async fn hold_request(
         Ok(held) => Ok(held.bytes),
         Err(BodyError::Idle | BodyError::Slow) => Err(Problem::BodyTimeout),
         Err(BodyError::TooLarge) => Err(too_large),
-        Err(BodyError::Lost(_)) => Err(Problem::BodyBroken),
+        Err(BodyError::Stalled | BodyError::Lost(_)) => Err(Problem::BodyBroken),
     }
 }

@@ -46,6 +46,23 @@ fn wrong_configurations_say_what_is_wrong() {
 }
 
 #[test]
+fn what_the_gateway_refuses_has_the_name_of_its_key() {
+    let manager =
+        || cardan_manager::Manager::new(cardan::Engine::new(cardan::EngineConfig::default()).unwrap(), 0);
+    for (yaml, says) in [
+        ("limits: {held_total: 0}", "limits.held_total is zero; it has to be at least one"),
+        ("limits: {connections: 0}", "limits.connections is zero; it has to be at least one"),
+        ("limits: {connections: 9223372036854775807}", "limits.connections is too large; it can be "),
+        ("limits: {headers: 1}", "limits.headers is below 8192"),
+        ("upstreams: [{name: a, urls: ['http://h'], tries: 0}]", "tries is zero; it has to be at least one"),
+    ] {
+        let config = resolve(yaml).unwrap().gateway;
+        let error = cardan_gateway::Gateway::new(config, manager()).unwrap_err().named(key_of).to_string();
+        assert!(error.starts_with(says), "{error}");
+    }
+}
+
+#[test]
 fn keys_reach_the_gateway() {
     let resolved =
         resolve("{ambiguous_bodies: pass_on, limits: {held_total: 64MiB}, timeouts: {request: 7s}}");

@@ -369,6 +369,60 @@ fn the_address_stays() {
     assert!(line.contains("engine: it cannot change while plugins run"), "{line}");
 }
 
+/// It is for later: the new configuration is read once the first one is in force.
+#[test]
+fn a_reload_while_plugins_load_ends_nothing() {
+    let deployment = Deployment::new();
+    deployment.write(&Generation::new(0));
+    let path = deployment.path("cardan.yaml");
+    let mut command = cardan();
+    // Without what was compiled before there is something to wait for.
+    command.args(["--no-cache", "serve", "--listen", "127.0.0.1:0", "--config"]).arg(path);
+    let (seen, wait) = std::sync::mpsc::channel();
+    let mut child =
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let stderr = child.stderr.take().unwrap();
+    std::thread::spawn(move || {
+        for line in std::io::BufRead::lines(std::io::BufReader::new(stderr)) {
+            _ = seen.send(line.unwrap());
+        }
+    });
+    // Signals that are caught, as a bit each.
+    let caught = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim().to_owned();
+        u64::from_str_radix(&mask, 16).unwrap() & 1 == 1
+    };
+    let began = std::time::Instant::now();
+    while !caught() {
+        assert!(began.elapsed() < crate::process::PATIENCE, "no handler");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    assert!(wait.try_iter().all(|line| !line.contains("generation=1")), "plugins were loaded first");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::HUP).unwrap();
+    let lines = std::iter::from_fn(|| wait.recv_timeout(crate::process::PATIENCE).ok());
+    let reloaded = lines.into_iter().any(|line| line.contains("generation=2"));
+    _ = child.kill();
+    _ = child.wait();
+    assert!(reloaded);
+}
+
+/// Nobody may ever write to it, and the next reload waits for this one.
+#[test]
+fn a_pipe_in_the_files_place_holds_up_no_reload() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("cardan.yaml");
+    fs::write(&config, "{}").unwrap();
+    let server = Server::serve(&config);
+    fs::remove_file(&config).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&config).status().unwrap().success());
+    let line = reload(&server, "not reloaded");
+    assert!(line.contains("cardan.yaml again: it is not a regular file"), "{line}");
+    fs::remove_file(&config).unwrap();
+    fs::write(&config, "{}").unwrap();
+    reload(&server, "generation=2");
+}
+
 /// A request is answered by the routes and the plugins of one configuration. Here a path is guarded as
 /// long as it leads anywhere, and when it leads nowhere any more the guard goes with it.
 #[test]

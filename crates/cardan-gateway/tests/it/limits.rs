@@ -200,6 +200,63 @@ async fn a_client_that_does_not_read_is_cut_off() {
     assert!(filled.await.is_ok(), "the upstream was never let go");
 }
 
+/// An upstream with one large answer, which takes up nearly all that may be held, and a client that has read
+/// the answer's head and no more, in small buffers.
+async fn with_a_large_answer(path: &str) -> (House, TcpStream) {
+    let upstream = server(|_| http::Response::new(vec![b'x'; LARGE].into())).await;
+    let mut config = at(&[upstream]);
+    config.limits.held_bytes_max = LARGE + 1_000_000;
+    config.timeouts.connection_idle = SHORT;
+    let house = House::open(config, &[watches("watch", RESPONSE), watches("end", COMPLETE)]).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut client = socket.connect(house.addr).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n");
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut status = [0; 12];
+    client.read_exact(&mut status).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200");
+    (house, client)
+}
+
+/// More than the kernel's buffers take.
+const LARGE: usize = 9_000_000;
+
+#[tokio::test]
+async fn what_a_client_has_not_taken_is_still_held() {
+    let (house, client) = with_a_large_answer("/left").await;
+    for _ in 0..5 {
+        tokio::time::sleep(SHORT).await;
+        let refused = house.get("/other").await;
+        assert_eq!((refused.status.as_u16(), &refused.json()["error"]["code"]), (503, &"busy".into()));
+    }
+    drop(client);
+    let complete = completed("/left").await["complete"].clone();
+    assert_eq!(complete["aborted"], true);
+    assert!(complete["sent_bytes"].as_u64().unwrap() < LARGE as u64, "{complete}");
+    assert_eq!(house.get("/other").await.body.len(), LARGE);
+}
+
+#[tokio::test]
+async fn a_client_that_reads_slowly_gets_all() {
+    let (_house, mut client) = with_a_large_answer("/slow").await;
+    let mut got = 0;
+    let mut piece = vec![0; 300_000];
+    for reads in 0.. {
+        // For a while only, but longer than a connection may be idle.
+        if reads < 30 {
+            tokio::time::sleep(SHORT / 5).await;
+        }
+        match client.read(&mut piece).await.unwrap() {
+            0 => break,
+            bytes => got += bytes,
+        }
+    }
+    assert!(got > LARGE, "{got}");
+    let complete = completed("/slow").await["complete"].clone();
+    assert_eq!((&complete["aborted"], &complete["sent_bytes"]), (&false.into(), &LARGE.into()));
+}
+
 #[tokio::test]
 async fn connections_are_bounded() {
     let mut config = builtin();

@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use crate::house::{House, PATIENCE, Upstream, at, builtin, scripted, to};
+use crate::house::{House, PATIENCE, Upstream, at, builtin, scripted, server, to};
 use crate::plugins::{COMPLETE, RESPONSE, completed, head_only, watches};
 
 async fn http2(house: &House) -> http2::SendRequest<Full<Bytes>> {
@@ -114,6 +114,31 @@ async fn an_idle_http2_connection_is_closed() {
     })
     .await
     .unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_that_is_given_no_window_is_given_up() {
+    const LARGE: usize = 1_000_000;
+    let upstream = server(|_| Response::new(vec![b'x'; LARGE].into())).await;
+    let mut config = at(&[upstream]);
+    config.limits.held_bytes_max = LARGE + LARGE / 2;
+    config.timeouts.send_stall = Duration::from_millis(300);
+    let house = House::open(config, &[watches("watch", RESPONSE), watches("end", COMPLETE)]).await;
+    for (window, path) in [(0, "/closed"), (1, "/ajar")] {
+        let stream = TcpStream::connect(house.addr).await.unwrap();
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.initial_stream_window_size(window);
+        let (mut client, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::get(format!("http://gw{path}")).body(Full::<Bytes>::default()).unwrap();
+        let response = client.send_request(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(house.get("/other").await.status, StatusCode::SERVICE_UNAVAILABLE);
+        // The connection is still there, and so is the stream.
+        assert_eq!(completed(path).await["complete"]["aborted"], true);
+        assert_eq!(house.get("/other").await.body.len(), LARGE);
+        drop((response, client));
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cardan::{Engine, EngineConfig, Held, InstanceMode, Isolation, Plugin};
+use cardan::{Engine, EngineConfig, Held, HostFunction, InstanceMode, Isolation, Plugin};
 
 use crate::support::{engine, guest, guest_importing, prebuilt, told};
 use crate::visits::ask;
@@ -301,4 +301,55 @@ async fn instances_of_visits() {
         drop(held);
         assert_eq!(plugin.ready_instances(), 1);
     }
+}
+
+/// A host function may write from a thread of its own, where the guest's thread sees no page fault. What it
+/// wrote is found even so, in the first calls and in those that no longer start on a stack of their own.
+#[test]
+fn what_another_thread_wrote() {
+    let write = HostFunction::raw("secret", vec![], vec![], |call, _, _| {
+        let written = std::thread::scope(|scope| scope.spawn(|| call.write(&[7; 60_000])).join());
+        written.unwrap().map(drop)
+    });
+    let module = guest_importing(
+        r#"(import "extism:host/user" "secret" (func $secret))"#,
+        r#"(func (export "hide") (call $secret))
+           (func (export "run") (result i32)
+             (local $block i64) (local $at i64) (local $found i64)
+             (local.set $block (call $alloc (i64.const 60000)))
+             (loop $next
+               (local.set $found
+                 (i64.or (local.get $found) (call $load_u64 (i64.add (local.get $block) (local.get $at)))))
+               (local.set $at (i64.add (local.get $at) (i64.const 8)))
+               (br_if $next (i64.lt_u (local.get $at) (i64.const 60000))))
+             (call $tell (local.get $found)) (call $told) (i32.const 0))"#,
+    );
+    let plugin = engine().plugin(module.as_bytes()).host_function(write).load().unwrap();
+    for call in 0..60 {
+        // So that the instance that is written to has had no such page before.
+        let quiet = plugin.call("run", "").unwrap();
+        assert_eq!(told(&quiet), [0], "call {call}");
+        plugin.call("hide", "").unwrap();
+        assert_eq!(plugin.ready_instances(), 1, "it was put back");
+    }
+}
+
+/// The clock of WASI begins with the call, not with the instance: it does not tell when the plugin was
+/// called before.
+#[test]
+fn the_clock_begins_with_the_call() {
+    let module = guest_importing(
+        r#"(import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))"#,
+        r#"(func (export "run") (result i32)
+             (drop (call $clock (i32.const 1) (i64.const 1) (i32.const 512)))
+             (call $tell (i64.load (i32.const 512))) (call $told) (i32.const 0))"#,
+    );
+    let plugin = engine().plugin(module.as_bytes()).load().unwrap();
+    plugin.call("run", "").unwrap();
+    assert_eq!(plugin.ready_instances(), 1);
+    // Far more than a call takes on a busy machine.
+    let pause = Duration::from_secs(3);
+    std::thread::sleep(pause);
+    let seen = Duration::from_nanos(told(&plugin.call("run", "").unwrap())[0]);
+    assert!(seen < pause, "{seen:?} since the call before");
 }

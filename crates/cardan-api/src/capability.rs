@@ -2,36 +2,95 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One kind of authority. A plugin's imports and manifest ask for some; an operator grants some; the
 /// intersection is linked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Capability {
     /// Outgoing HTTP requests to named hosts.
     Http,
-    /// Variables that outlive a call, within the plugin.
-    Vars,
+    /// Reading the plugin's own key-value store.
+    KvRead,
+    /// Writing to it.
+    KvWrite,
+    /// Reading the cache that plugins share.
+    CacheRead,
+    /// Writing to it.
+    CacheWrite,
+    /// Queries on named connections.
+    SqlRead,
+    /// Statements that change something.
+    SqlWrite,
+    /// Counters, gauges and histograms of its own.
+    Metrics,
     /// Log lines.
     Log,
-    /// WASI preview 1: clocks, randomness and empty standard streams.
+    /// The time of day, and of a clock that never goes back.
+    Clock,
+    /// Random bytes.
+    Random,
+    /// Reading directories of the host, through WASI.
+    FilesRead,
+    /// Writing to them.
+    FilesWrite,
+    /// Secrets by name.
+    Secrets,
+    /// Environment variables, as the operator sets them.
+    Env,
+    /// Variables that outlive a call, within the plugin.
+    Vars,
+    /// WASI preview 1: arguments, empty standard streams, and whatever else has no name of its own here.
     Wasi,
-    /// Directories of the host, through WASI.
-    Files,
     /// Functions the embedding program defines itself.
     HostFunctions,
 }
 
 impl Capability {
+    /// Every one, in the order documents list them.
+    pub const ALL: [Self; 18] = [
+        Self::Http,
+        Self::KvRead,
+        Self::KvWrite,
+        Self::CacheRead,
+        Self::CacheWrite,
+        Self::SqlRead,
+        Self::SqlWrite,
+        Self::Metrics,
+        Self::Log,
+        Self::Clock,
+        Self::Random,
+        Self::FilesRead,
+        Self::FilesWrite,
+        Self::Secrets,
+        Self::Env,
+        Self::Vars,
+        Self::Wasi,
+        Self::HostFunctions,
+    ];
+
     /// The name in configuration and in `cardan inspect`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Http => "http",
-            Self::Vars => "vars",
+            Self::KvRead => "kv_read",
+            Self::KvWrite => "kv_write",
+            Self::CacheRead => "cache_read",
+            Self::CacheWrite => "cache_write",
+            Self::SqlRead => "sql_read",
+            Self::SqlWrite => "sql_write",
+            Self::Metrics => "metrics",
             Self::Log => "log",
+            Self::Clock => "clock",
+            Self::Random => "random",
+            Self::FilesRead => "files_read",
+            Self::FilesWrite => "files_write",
+            Self::Secrets => "secrets",
+            Self::Env => "env",
+            Self::Vars => "vars",
             Self::Wasi => "wasi",
-            Self::Files => "files",
             Self::HostFunctions => "host_functions",
         }
     }

@@ -30,5 +30,5 @@ pub use pairing::{Pairing, Slot};
 pub use resolve::{ResolveError, Warning, resolve_entry, resolve_llmproxy};
 pub use rule::{MatchRule, Subject};
 pub use snapshot::Snapshot;
-pub use spec::{BindingSpec, Bindings, PluginSpec};
+pub use spec::{About, BindingSpec, Bindings, HealthPolicy, Owner, PluginSpec};
 pub use visit::{Cause, Decision, Outcome, Progress, Stop, Visit};

@@ -74,9 +74,7 @@ fn resolved(entry: &PluginEntry, base: &Path) -> Result<PluginSpec, String> {
         }
     };
     Ok(PluginSpec {
-        name: entry.name.clone(),
         version: entry.version.clone().unwrap_or_default(),
-        source: base.join(&entry.source),
         sha256: entry.sha256.clone(),
         dialect: entry.dialect,
         mode: entry.instance,
@@ -86,6 +84,7 @@ fn resolved(entry: &PluginEntry, base: &Path) -> Result<PluginSpec, String> {
         allowed_hosts: resolve_hosts(&entry.grants)?,
         allowed_paths: resolve_files(&entry.grants, base),
         bindings,
+        ..PluginSpec::new(&entry.name, base.join(&entry.source))
     })
 }
 
@@ -257,10 +256,9 @@ fn ring_plugin(entry: &llmproxy::Entry, folder: &Path) -> Result<PluginSpec, Str
         entry: entry.entry.clone(),
         ..BindingSpec::at(ring_hook(entry.hook))
     };
+    let source = entry_point(&entry.entrypoint, folder).map_err(|why| format!("entrypoint: {why}"))?;
     Ok(PluginSpec {
-        name: entry.name.clone(),
         version: entry.version.clone().unwrap_or_else(|| "0.0.0".to_owned()),
-        source: entry_point(&entry.entrypoint, folder).map_err(|why| format!("entrypoint: {why}"))?,
         sha256: entry.sha256.clone(),
         dialect: Some(Dialect::LlmProxy),
         mode: MODE,
@@ -270,6 +268,7 @@ fn ring_plugin(entry: &llmproxy::Entry, folder: &Path) -> Result<PluginSpec, Str
         allowed_hosts: resolve_hosts(&entry.grants)?,
         allowed_paths: resolve_files(&entry.grants, folder),
         bindings: Bindings::Listed(vec![binding]),
+        ..PluginSpec::new(&entry.name, source)
     })
 }
 

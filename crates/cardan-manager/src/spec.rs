@@ -1,10 +1,11 @@
 //! What a deployment asks for, resolved: no unknown names, no missing values, no syntax.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cardan_api::{BodyNeed, Dialect, FaultPolicy, InstanceMode, Limits, NamedHook, Phase};
+use cardan_api::{BodyNeed, Capability, Dialect, FaultPolicy, InstanceMode, Limits, NamedHook, Phase};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::rule::MatchRule;
@@ -36,9 +37,97 @@ pub struct PluginSpec {
     pub allowed_paths: BTreeMap<String, String>,
     /// Where it is asked.
     pub bindings: Bindings,
+    /// For people, from its manifest.
+    pub about: About,
+    /// What its configuration has to look like, as JSON Schema.
+    pub config_schema: Option<Value>,
+    /// What its manifest asks for. `None` where there is no manifest to say it: what its imports need.
+    pub requested: Option<BTreeSet<Capability>>,
+    /// Who put it here, and so who may take it away.
+    pub owner: Owner,
+    /// When it is taken out, and let in again.
+    pub health: HealthPolicy,
+    /// Asked at `plugin.tick` this often.
+    pub tick: Option<Duration>,
+    /// Versions before the active one that can be rolled back to.
+    pub versions_kept: u32,
+}
+
+/// What a plugin's author says about it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct About {
+    /// In a sentence.
+    pub description: Option<String>,
+    /// A person or company.
+    pub author: Option<String>,
+    /// An SPDX expression.
+    pub license: Option<String>,
+}
+
+/// Who put a plugin here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Owner {
+    /// A configuration file names it: it goes when the file names it no more.
+    #[default]
+    File,
+    /// It lies in the watched folder: it goes when its file does.
+    Folder,
+    /// An operator loaded it through the admin API.
+    Operator,
+}
+
+/// When a plugin that keeps failing is taken out, and let in again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct HealthPolicy {
+    /// Faults in a row after which it is in quarantine: not asked, its bindings' fault policies decide. 0: never.
+    pub faults_max: u32,
+    /// After this long one visit tries it. Doubles with each try that fails, up to sixteen times this.
+    #[serde(serialize_with = "as_millis", rename = "backoff_ms")]
+    pub backoff: Duration,
+}
+
+impl Default for HealthPolicy {
+    /// LLMProxy's numbers.
+    fn default() -> Self {
+        Self { faults_max: 10, backoff: Duration::from_secs(60) }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn as_millis<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl PluginSpec {
+    /// Versions kept where nothing says otherwise.
+    pub const VERSIONS_KEPT: u32 = 5;
+
+    /// A plugin with every default, asked wherever it has an export.
+    pub fn new(name: impl Into<String>, source: impl Into<PathBuf>) -> Self {
+        Self {
+            name: name.into(),
+            version: String::new(),
+            source: source.into(),
+            sha256: None,
+            dialect: None,
+            mode: InstanceMode::default(),
+            ready: 0,
+            limits: Limits::default(),
+            config: Value::Object(serde_json::Map::new()),
+            allowed_hosts: Vec::new(),
+            allowed_paths: BTreeMap::new(),
+            bindings: Bindings::Exported,
+            about: About::default(),
+            config_schema: None,
+            requested: None,
+            owner: Owner::default(),
+            health: HealthPolicy::default(),
+            tick: None,
+            versions_kept: Self::VERSIONS_KEPT,
+        }
+    }
+
     /// Whether a plugin loaded for `self` serves `other` as well: everything is the same but where it is
     /// asked and what people are told. What the file holds is compared apart.
     pub(crate) fn loads_like(&self, other: &Self) -> bool {
@@ -46,7 +135,8 @@ impl PluginSpec {
         #[rustfmt::skip]
         let Self {
             name, version: _, source, sha256, dialect, mode, ready, limits, config, allowed_hosts,
-            allowed_paths, bindings: _,
+            allowed_paths, bindings: _, about: _, config_schema: _, requested, owner: _, health: _, tick: _,
+            versions_kept: _,
         } = other;
         self.name == *name
             && self.source == *source
@@ -58,6 +148,7 @@ impl PluginSpec {
             && self.config == *config
             && self.allowed_hosts == *allowed_hosts
             && self.allowed_paths == *allowed_paths
+            && self.requested == *requested
     }
 }
 

@@ -1,15 +1,14 @@
 //! Plugins whose verdicts a test writes down.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use cardan::{Engine, EngineConfig, HttpClient, HttpExchange, HttpFailure, HttpReply};
-use cardan_api::{BodyNeed, FaultPolicy, InstanceMode, Limits, NamedHook};
+use cardan_api::{BodyNeed, FaultPolicy, NamedHook};
 use cardan_manager::{BindingSpec, Bindings, Manager, PluginSpec};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::house::PATIENCE;
 
@@ -23,18 +22,10 @@ pub(crate) fn plugin(name: &str, module: &str, hook: &str) -> PluginSpec {
     let mut binding = BindingSpec::at(NamedHook::find(hook).unwrap());
     binding.on_fault = FaultPolicy::Refuse;
     PluginSpec {
-        name: name.to_owned(),
         version: "1".to_owned(),
-        source: file,
-        sha256: None,
-        dialect: None,
-        mode: InstanceMode::Fresh,
-        ready: 0,
-        limits: Limits::default(),
-        config: json!({}),
         allowed_hosts: vec!["recorder".to_owned()],
-        allowed_paths: BTreeMap::new(),
         bindings: Bindings::Listed(vec![binding]),
+        ..PluginSpec::new(name, file)
     }
 }
 

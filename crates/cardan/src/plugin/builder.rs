@@ -321,7 +321,7 @@ fn capabilities(imports: &[Import]) -> Vec<Capability> {
             ("extism:host/env", "var_get" | "var_set") => Some(Capability::Vars),
             ("extism:host/env", name) if name.starts_with("log_") => Some(Capability::Log),
             ("extism:host/env", _) => None,
-            ("wasi_snapshot_preview1", "path_open") => Some(Capability::Files),
+            ("wasi_snapshot_preview1", "path_open") => Some(Capability::FilesRead),
             ("wasi_snapshot_preview1", _) => Some(Capability::Wasi),
             _ => Some(Capability::HostFunctions),
         })

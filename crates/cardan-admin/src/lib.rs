@@ -1,0 +1,1 @@
+//! Cardan's control plane over HTTP.

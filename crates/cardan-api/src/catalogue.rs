@@ -17,6 +17,12 @@ pub struct NamedHook {
     pub when: &'static str,
 }
 
+impl PartialEq for NamedHook {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
 impl NamedHook {
     /// The row named `name`.
     pub fn find(name: &str) -> Option<&'static NamedHook> {

@@ -27,12 +27,22 @@ pub enum Fault {
     Busy,
     /// The host itself failed: a capability's backend, an internal limit.
     Host,
+    /// The plugin kept failing and was not asked.
+    Quarantined,
 }
 
 impl Fault {
     /// Every fault, in the order metrics list them.
-    pub const ALL: [Fault; 7] =
-        [Self::Trap, Self::Deadline, Self::Memory, Self::Denied, Self::Protocol, Self::Busy, Self::Host];
+    pub const ALL: [Fault; 8] = [
+        Self::Trap,
+        Self::Deadline,
+        Self::Memory,
+        Self::Denied,
+        Self::Protocol,
+        Self::Busy,
+        Self::Host,
+        Self::Quarantined,
+    ];
 
     /// The metric label.
     pub fn label(self) -> &'static str {
@@ -44,6 +54,7 @@ impl Fault {
             Self::Protocol => "protocol",
             Self::Busy => "busy",
             Self::Host => "host",
+            Self::Quarantined => "quarantined",
         }
     }
 }

@@ -3,30 +3,33 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use cardan::Plugin;
 use cardan::dialect::Spoken;
-use cardan_api::http::{HttpComplete, HttpRequest, HttpResponse};
+use cardan_api::http::{HeaderEdit, HttpComplete, HttpRequest, HttpResponse};
 use cardan_api::{Hook, NamedHook};
 
-use crate::loaded::Loaded;
+use crate::installed::Installed;
 use crate::rule::{Remembered, Subject};
 use crate::spec::{BindingSpec, Bindings};
+use crate::version::Version;
 
 /// One plugin at one hook, loaded.
 #[derive(Debug)]
 pub(crate) struct Binding {
-    pub(crate) plugin: Arc<Loaded>,
+    pub(crate) plugin: Arc<Installed>,
     pub(crate) spec: BindingSpec,
 }
 
 /// Where a plugin is asked, as its spec or its exports say.
-pub(crate) fn bind(plugin: &Arc<Loaded>) -> Result<Vec<Binding>, String> {
-    let hooks = &plugin.plugin.inspection().hooks;
-    let specs: Vec<BindingSpec> = match &plugin.spec.bindings {
+pub(crate) fn bindings(version: &Version) -> Result<Vec<BindingSpec>, String> {
+    let plugin = version.plugin();
+    let hooks = &plugin.inspection().hooks;
+    let specs: Vec<BindingSpec> = match &version.spec.bindings {
         Bindings::Exported if hooks.is_empty() => {
             return Err(format!(
                 "it has no export that any hook could be asked at; its exports are {}. \
                  Name one with `bindings: [{{hook: ..., entry: ...}}]` and a `dialect`",
-                plugin.plugin.inspection().exports.join(", ")
+                plugin.inspection().exports.join(", ")
             ));
         }
         Bindings::Exported => {
@@ -34,23 +37,30 @@ pub(crate) fn bind(plugin: &Arc<Loaded>) -> Result<Vec<Binding>, String> {
         }
         Bindings::Listed(specs) => specs.clone(),
     };
-    for spec in &specs {
-        if plugin.plugin.dialect().is_none() {
+    answers(plugin, &specs)?;
+    Ok(specs)
+}
+
+/// Whether a plugin has an export for every one of these bindings.
+pub(crate) fn answers(plugin: &Plugin, bindings: &[BindingSpec]) -> Result<(), String> {
+    let hooks = &plugin.inspection().hooks;
+    for spec in bindings {
+        if plugin.dialect().is_none() {
             return Err("its exports are of no known dialect; name one with `dialect`".to_owned());
         }
         let answered = match &spec.entry {
-            Some(entry) => plugin.plugin.has_export(entry),
+            Some(entry) => plugin.has_export(entry),
             None => hooks.contains(&spec.hook.name),
         };
         if !answered {
             let wanted = spec.entry.as_deref().unwrap_or(spec.hook.name);
             return Err(format!(
                 "it has no export that answers {wanted}; its exports are {}",
-                plugin.plugin.inspection().exports.join(", ")
+                plugin.inspection().exports.join(", ")
             ));
         }
     }
-    Ok(specs.into_iter().map(|spec| Binding { plugin: plugin.clone(), spec }).collect())
+    Ok(())
 }
 
 /// The bindings of every hook, each in the order in which they are asked: phase, then priority, then
@@ -63,9 +73,15 @@ pub(crate) struct Chains {
 }
 
 impl Chains {
-    /// Sorts bindings, given in the order of installation, into chains.
-    pub(crate) fn compile(bindings: Vec<Binding>) -> Self {
+    /// The chains of plugins in the order of installation. Those that are switched off are in none.
+    pub(crate) fn compile(plugins: &[Arc<Installed>]) -> Self {
         let mut chains = Self::default();
+        let enabled = plugins.iter().filter(|plugin| plugin.enabled);
+        let bindings = enabled.flat_map(|plugin| {
+            // Found to be good when the version was loaded.
+            let specs = bindings(&plugin.active).unwrap_or_default();
+            specs.into_iter().map(|spec| Binding { plugin: plugin.clone(), spec })
+        });
         for binding in bindings {
             let chain = match binding.spec.hook.name {
                 HttpRequest::NAME => &mut chains.request,
@@ -89,12 +105,15 @@ pub trait Consulted: Spoken {
     fn shows_body(event: &Self::Event) -> bool;
     /// Whether edits replace a body.
     fn replaces_body(edits: &Self::Edits) -> bool;
+    /// What edits change, for people: names of parts and fields, never values. `None`: nothing.
+    fn changes(edits: &Self::Edits) -> Option<String>;
     /// Which chain is asked.
     fn seat() -> Seat;
 }
 
 /// The chain of one hook, among those of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
 pub enum Seat {
     /// Of [`HttpRequest`].
     Request,
@@ -105,6 +124,18 @@ pub enum Seat {
 }
 
 impl Seat {
+    /// Every one, in the order in which a request meets them.
+    pub(crate) const ALL: [Self; 3] = [Self::Request, Self::Response, Self::Complete];
+
+    /// The hook's name.
+    pub fn hook(self) -> &'static str {
+        match self {
+            Self::Request => HttpRequest::NAME,
+            Self::Response => HttpResponse::NAME,
+            Self::Complete => HttpComplete::NAME,
+        }
+    }
+
     /// The hooks at which a visit may still ask after this one.
     fn later(self) -> &'static [Self] {
         match self {
@@ -144,6 +175,12 @@ impl Consulted for HttpRequest {
         edits.body.is_some()
     }
 
+    fn changes(edits: &Self::Edits) -> Option<String> {
+        let path = edits.path.as_ref().map(|_| "path");
+        let body = edits.body.as_ref().map(|_| "body");
+        listed(path.into_iter().chain(body), &edits.headers)
+    }
+
     fn seat() -> Seat {
         Seat::Request
     }
@@ -160,6 +197,13 @@ impl Consulted for HttpResponse {
 
     fn replaces_body(edits: &Self::Edits) -> bool {
         edits.body.is_some() || edits.request_body.is_some()
+    }
+
+    fn changes(edits: &Self::Edits) -> Option<String> {
+        let status = edits.status.map(|_| "status");
+        let body = edits.body.as_ref().map(|_| "body");
+        let request = edits.request_body.as_ref().map(|_| "request body");
+        listed(status.into_iter().chain(body).chain(request), &edits.headers)
     }
 
     fn seat() -> Seat {
@@ -181,9 +225,35 @@ impl Consulted for HttpComplete {
         false
     }
 
+    fn changes((): &Self::Edits) -> Option<String> {
+        None
+    }
+
     fn seat() -> Seat {
         Seat::Complete
     }
+}
+
+/// Longest text about changes.
+const CHANGES_BYTES_MAX: usize = 256;
+
+fn listed(parts: impl Iterator<Item = &'static str>, headers: &[HeaderEdit]) -> Option<String> {
+    let mut text = String::new();
+    let mut add = |sign: &str, name: &str| {
+        if text.len() < CHANGES_BYTES_MAX {
+            let comma = if text.is_empty() { "" } else { ", " };
+            let name = &name[..name.floor_char_boundary(CHANGES_BYTES_MAX)];
+            text.extend([comma, sign, name]);
+        }
+    };
+    parts.for_each(|part| add("", part));
+    for edit in headers {
+        match edit {
+            HeaderEdit::Set(name, _) => add("+", name),
+            HeaderEdit::Remove(name) => add("-", name),
+        }
+    }
+    (!text.is_empty()).then_some(text)
 }
 
 /// A walk along one hook's chain: the bindings that are for one event, in order.
@@ -239,6 +309,11 @@ impl<H: Consulted> Chain<H> {
     /// What the event was before edits, if it is another one now.
     pub(crate) fn moved_from(&self, event: &H::Event) -> Option<&Remembered> {
         self.matched.as_ref().filter(|matched| matched.subject() != H::subject(event))
+    }
+
+    /// What this walk was last made for, while somebody may still be asked.
+    pub(crate) fn subject(&self) -> Option<Subject<'_>> {
+        self.matched.as_ref().map(Remembered::subject)
     }
 
     /// Adds those whom edits have made the event one for.

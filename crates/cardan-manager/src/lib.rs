@@ -11,24 +11,38 @@
 mod rule;
 mod spec;
 
-mod loaded;
+mod health;
+mod ledger;
+mod tally;
+mod version;
+
+mod installed;
 
 mod chain;
 
 mod pairing;
 mod snapshot;
+mod spread;
 
 mod visit;
 
 mod manager;
 
+mod control;
+mod status;
+
 mod resolve;
 
-pub use chain::{Chain, Consulted};
+pub use chain::{Chain, Consulted, Seat};
+pub use control::{Activated, ControlError};
+pub use installed::CanaryPlan;
+pub use ledger::{Event, EventKind, Ledger, Reason, VisitRecord};
 pub use manager::{Applied, ApplyError, Manager};
 pub use pairing::{Pairing, Slot};
 pub use resolve::{ResolveError, Warning, resolve_entry, resolve_llmproxy};
 pub use rule::{MatchRule, Subject};
 pub use snapshot::Snapshot;
 pub use spec::{About, BindingSpec, Bindings, HealthPolicy, Owner, PluginSpec};
-pub use visit::{Cause, Decision, Outcome, Progress, Stop, Visit};
+pub use status::{BindingStatus, CanaryStatus, ChainStatus, PluginStatus, State, VersionStatus};
+pub use tally::{Durations, HookCounts};
+pub use visit::{Cause, Decision, Outcome, Progress, Stop, TraceContext, Visit};

@@ -2,17 +2,21 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use cardan::{Engine, Plugin};
 
-use crate::chain::{Chains, bind};
-use crate::loaded::Loaded;
+use crate::chain::bindings;
+use crate::installed::Installed;
+use crate::ledger::{EventKind, Ledger};
 use crate::pairing::{Pairing, Pairs, Slot};
 use crate::snapshot::Snapshot;
-use crate::spec::PluginSpec;
-use crate::visit::Visit;
+use crate::spec::{Owner, PluginSpec};
+use crate::spread::mix;
+use crate::version::{Run, Version};
+use crate::visit::{Opening, Visit};
 
 /// The session of clients that name none.
 const SESSION: &str = "default";
@@ -31,6 +35,7 @@ struct Shared {
     applying: Mutex<()>,
     visits: AtomicU64,
     seed: u64,
+    ledger: Ledger,
 }
 
 /// What [`Manager::apply`] did.
@@ -69,6 +74,7 @@ impl Manager {
                 applying: Mutex::default(),
                 visits: AtomicU64::new(0),
                 seed,
+                ledger: Ledger::new(),
             }),
         }
     }
@@ -87,56 +93,95 @@ impl Manager {
 
     /// As [`Manager::apply`], and in the same step puts hosts' own values in place.
     ///
+    /// The specs are all that files name: what an operator loaded, or lies in the watched folder, stays.
+    ///
     /// # Errors
     ///
     /// Those of [`Manager::apply`].
     pub fn apply_with(&self, specs: &[PluginSpec], pairings: Vec<Pairing>) -> Result<Applied, ApplyError> {
-        let _alone = self.shared.applying.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = self.shared.current.load_full();
+        let change = self.begin();
+        let old = &change.old;
         let mut wrong = Vec::new();
-        let mut plugins: Vec<Arc<Loaded>> = Vec::new();
-        let mut bindings = Vec::new();
+        let mut plugins: Vec<Arc<Installed>> = Vec::new();
         let (mut loaded, mut kept) = (Vec::new(), Vec::new());
         for spec in specs {
-            if plugins.iter().any(|plugin| plugin.spec.name == spec.name) {
+            if plugins.iter().any(|plugin| **plugin.name() == spec.name) {
                 wrong.push(format!("plugin {}: there are two of this name; rename one", spec.name));
                 continue;
             }
-            let plugin = match old.plugins.iter().find(|old| old.spec.loads_like(spec) && old.is_same_file())
-            {
-                Some(old) => {
-                    kept.push(spec.name.clone());
-                    Loaded { spec: spec.clone(), plugin: old.plugin.clone() }
-                }
-                None => match self.load(spec) {
-                    Ok(plugin) => {
-                        loaded.push(spec.name.clone());
-                        Loaded { spec: spec.clone(), plugin }
-                    }
-                    Err(error) => {
-                        wrong.push(error.to_string());
-                        continue;
-                    }
-                },
-            };
-            let plugin = Arc::new(plugin);
-            match bind(&plugin) {
-                Ok(bound) => bindings.extend(bound),
-                Err(why) => wrong.push(format!("plugin {}: {why}", spec.name)),
+            let before = old.find(&spec.name);
+            if let Some(other) = before.filter(|before| before.spec().owner != Owner::File) {
+                wrong.push(format!("plugin {}: {} already; rename one", spec.name, other.spec().owner));
+                continue;
             }
-            plugins.push(plugin);
+            match self.next_of(before, spec) {
+                Ok(Next::Kept(installed)) => {
+                    kept.push(spec.name.clone());
+                    plugins.push(installed);
+                }
+                Ok(Next::Loaded(installed)) => {
+                    loaded.push(spec.name.clone());
+                    plugins.push(installed);
+                }
+                Err(why) => wrong.push(why),
+            }
         }
         if !wrong.is_empty() {
             return Err(ApplyError(wrong));
         }
-        let dropped = old.plugins.iter().map(|plugin| plugin.spec.name.clone());
-        let dropped = dropped.filter(|name| !specs.iter().any(|spec| spec.name == *name)).collect();
-        let generation = old.generation + 1;
+        let others = old.plugins.iter().filter(|plugin| plugin.spec().owner != Owner::File);
+        plugins.extend(others.cloned());
+        let dropped = old.plugins.iter().map(|plugin| plugin.name().to_string());
+        let dropped =
+            dropped.filter(|name| !plugins.iter().any(|plugin| **plugin.name() == **name)).collect();
         let mut pairs = old.pairs.clone();
         pairings.into_iter().for_each(|pairing| pairs.put(pairing));
-        let chains = Arc::new(Chains::compile(bindings));
-        self.shared.current.store(Arc::new(Snapshot { generation, plugins, chains, pairs }));
+        let generation = change.publish(plugins, pairs).map_err(|why| ApplyError(vec![why]))?;
         Ok(Applied { generation, loaded, kept, dropped })
+    }
+
+    /// Begins a change, alone.
+    pub(crate) fn begin(&self) -> Change<'_> {
+        let alone = self.shared.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        Change { manager: self, old: self.shared.current.load_full(), _alone: alone }
+    }
+
+    /// What a name is when it is to be as `spec` says: as it was, or with another active version.
+    ///
+    /// # Errors
+    ///
+    /// In words that begin with the plugin's name.
+    pub(crate) fn next_of(&self, before: Option<&Arc<Installed>>, spec: &PluginSpec) -> Result<Next, String> {
+        let failed = |why: String| format!("plugin {}: {why}", spec.name);
+        let Some(before) = before else {
+            let run = Arc::new(Run::new(self.load(spec)?));
+            let version = self.version(1, spec, run).map_err(failed)?;
+            return Ok(Next::Loaded(Arc::new(Installed::new(version))));
+        };
+        let active = &before.active;
+        let declined = before.declined.is_some() && before.declined == cardan::file_digest(&spec.source);
+        if declined || (active.spec.loads_like(spec) && active.is_same_file()) {
+            if declined || active.spec == *spec {
+                return Ok(Next::Kept(before.clone()));
+            }
+            let version = self.version(before.next_number(), spec, active.run.clone()).map_err(failed)?;
+            return Ok(Next::Kept(Arc::new(before.with_active(version))));
+        }
+        let run = Arc::new(Run::new(self.load(spec)?));
+        let version = self.version(before.next_number(), spec, run).map_err(failed)?;
+        Ok(Next::Loaded(Arc::new(before.with_active(version))))
+    }
+
+    /// A version that can be bound where it says.
+    pub(crate) fn version(
+        &self,
+        number: u32,
+        spec: &PluginSpec,
+        run: Arc<Run>,
+    ) -> Result<Arc<Version>, String> {
+        let version = Version { number, spec: spec.clone(), run, loaded_at: SystemTime::now() };
+        bindings(&version)?;
+        Ok(Arc::new(version))
     }
 
     /// The current snapshot.
@@ -170,11 +215,22 @@ impl Manager {
     /// Opens a visit on a snapshot that was taken before, to go by what else it holds.
     pub fn open_on(&self, snapshot: Arc<Snapshot>, session: Option<&str>) -> Visit {
         let n = self.shared.visits.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{:016x}", mix(self.shared.seed.wrapping_add(n)));
-        Visit::new(snapshot, id, session.unwrap_or(SESSION).to_owned())
+        let lot = mix(self.shared.seed.wrapping_add(n));
+        let opening = Opening {
+            id: format!("{lot:016x}"),
+            session: session.unwrap_or(SESSION).to_owned(),
+            ledger: self.shared.ledger.clone(),
+            lot,
+        };
+        Visit::new(snapshot, opening)
     }
 
-    fn load(&self, spec: &PluginSpec) -> Result<Plugin, cardan::Error> {
+    /// What happened under this manager.
+    pub fn ledger(&self) -> &Ledger {
+        &self.shared.ledger
+    }
+
+    pub(crate) fn load(&self, spec: &PluginSpec) -> Result<Plugin, String> {
         let mut plugin = self
             .shared
             .engine
@@ -196,14 +252,46 @@ impl Manager {
         for (host, guest) in &spec.allowed_paths {
             plugin = plugin.allow_path(host, guest);
         }
-        plugin.load()
+        plugin.load().map_err(|error| error.to_string())
     }
 }
 
-/// Spreads consecutive numbers over all of `u64` (the finaliser of SplitMix64).
-fn mix(n: u64) -> u64 {
-    let n = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    n ^ (n >> 31)
+/// A change that is being prepared. Nobody else changes anything until it is published or given up.
+pub(crate) struct Change<'a> {
+    manager: &'a Manager,
+    pub(crate) old: Arc<Snapshot>,
+    _alone: MutexGuard<'a, ()>,
+}
+
+/// What becomes of a name.
+pub(crate) enum Next {
+    /// What runs goes on.
+    Kept(Arc<Installed>),
+    /// Something was loaded.
+    Loaded(Arc<Installed>),
+}
+
+impl Change<'_> {
+    /// Puts the next snapshot in place and returns its number.
+    pub(crate) fn publish(self, plugins: Vec<Arc<Installed>>, pairs: Pairs) -> Result<u64, String> {
+        let next = self.old.with(plugins, pairs);
+        let generation = next.generation();
+        let shared = &self.manager.shared;
+        shared.current.store(Arc::new(next));
+        shared.ledger.event(None, EventKind::Applied { generation });
+        Ok(generation)
+    }
+
+    /// The same for a change of one name: in its place if it is there already, else at the end.
+    pub(crate) fn publish_one(self, name: &str, next: Option<Arc<Installed>>) -> Result<u64, String> {
+        let mut plugins = self.old.plugins.clone();
+        let place = plugins.iter().position(|plugin| &**plugin.name() == name);
+        match (place, next) {
+            (Some(place), Some(next)) => plugins[place] = next,
+            (Some(place), None) => drop(plugins.remove(place)),
+            (None, next) => plugins.extend(next),
+        }
+        let pairs = self.old.pairs.clone();
+        self.publish(plugins, pairs)
+    }
 }

@@ -42,7 +42,7 @@ impl Remembered {
 }
 
 /// Which events a binding is for. An empty list matches all.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct MatchRule {
     /// On the path, in its normal form ([`cardan_api::path`]). One that ends with `/*` is for what that is below, too.
     pub paths: Vec<Pattern>,

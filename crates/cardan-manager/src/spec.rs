@@ -1,6 +1,7 @@
 //! What a deployment asks for, resolved: no unknown names, no missing values, no syntax.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use serde_json::Value;
 use crate::rule::MatchRule;
 
 /// One plugin to be loaded, and where to ask it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PluginSpec {
     /// Unique within a deployment.
     pub name: String,
@@ -75,6 +76,16 @@ pub enum Owner {
     Folder,
     /// An operator loaded it through the admin API.
     Operator,
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::File => "a configuration file names it",
+            Self::Folder => "it lies in the watched folder",
+            Self::Operator => "it was loaded through the admin API",
+        })
+    }
 }
 
 /// When a plugin that keeps failing is taken out, and let in again.
@@ -153,7 +164,7 @@ impl PluginSpec {
 }
 
 /// Where a plugin is asked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Bindings {
     /// At every hook that it has an export for, with each hook's defaults.
     Exported,
@@ -162,7 +173,7 @@ pub enum Bindings {
 }
 
 /// One plugin at one hook.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct BindingSpec {
     /// The hook.
     pub hook: &'static NamedHook,

@@ -10,8 +10,13 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::chain::{Binding, Chain, Consulted};
-use crate::rule::Remembered;
+use crate::health::Change;
+use crate::installed::Canary;
+use crate::ledger::{EventKind, Ledger, VisitRecord};
+use crate::rule::{Remembered, Subject};
 use crate::snapshot::Snapshot;
+use crate::spread::mix;
+use crate::version::Version;
 
 /// Most attributes that plugins of one visit may set together.
 const ATTRIBUTES_MAX: usize = 256;
@@ -21,6 +26,12 @@ const ATTRIBUTE_BYTES_MAX: usize = 1 << 20;
 /// Most decisions of one visit that are kept: a hook that is asked about every piece of a stream could go
 /// on for ever.
 const DECISIONS_MAX: usize = 1024;
+
+/// Decisions of one visit that its record keeps.
+const RECORDED_DECISIONS_MAX: usize = 64;
+/// Bytes of an error that a record keeps, and of what the visit was about.
+const RECORDED_ERROR_BYTES_MAX: usize = 512;
+const SUBJECT_BYTES_MAX: usize = 256;
 
 /// Most bytes of an error that are logged.
 const ERROR_BYTES_MAX: usize = 4 << 10;
@@ -34,6 +45,15 @@ pub struct Visit {
     snapshot: Arc<Snapshot>,
     id: String,
     session: String,
+    ledger: Ledger,
+    opened: Instant,
+    trace: Option<TraceContext>,
+    /// For the record.
+    subject: String,
+    /// Decides which canaries this visit asks.
+    lot: u64,
+    /// Plugins whose canary failed this visit.
+    fallen_back: Vec<Arc<str>>,
     attributes: Attributes,
     /// What the request was before edits made it another one. Later walks are for both.
     arrived: Option<Remembered>,
@@ -48,12 +68,51 @@ pub struct Visit {
 pub struct Decision {
     /// Its name.
     pub plugin: Arc<str>,
+    /// Which of its versions.
+    pub version: u32,
     /// [`Hook::NAME`].
     pub hook: &'static str,
     /// What it said, or how it failed.
     pub outcome: Outcome,
+    /// From the opening of the visit to the question.
+    pub since: Duration,
     /// From the question to the verdict.
     pub duration: Duration,
+    /// What the verdict changed, for people: names of parts and fields, never values.
+    pub changed: Option<String>,
+    /// How it failed, in words of bounded length, which may quote the guest.
+    pub error: Option<String>,
+}
+
+/// Where a client's own trace goes on (W3C Trace Context).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceContext {
+    /// Not 0.
+    pub trace_id: u128,
+    /// The client's span, not 0.
+    pub parent_id: u64,
+    /// Whether the client records its part.
+    pub sampled: bool,
+}
+
+impl TraceContext {
+    /// Reads the field `traceparent`. `None` for what is not well formed, which is to be ignored.
+    pub fn parse(field: &str) -> Option<Self> {
+        let mut parts = field.trim().split('-');
+        let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let hex = |text: &str, len: usize| {
+            text.len() == len && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        let is_later = version != "00";
+        let well_formed = hex(version, 2) && hex(trace, 32) && hex(parent, 16) && hex(flags, 2);
+        if !well_formed || version == "ff" || (!is_later && parts.next().is_some()) {
+            return None;
+        }
+        let trace_id = u128::from_str_radix(trace, 16).ok().filter(|id| *id != 0)?;
+        let parent_id = u64::from_str_radix(parent, 16).ok().filter(|id| *id != 0)?;
+        let sampled = u8::from_str_radix(flags, 16).ok()? & 1 == 1;
+        Some(Self { trace_id, parent_id, sampled })
+    }
 }
 
 /// What one plugin said, or how it failed.
@@ -67,6 +126,17 @@ pub enum Outcome {
     Skipped(Fault),
     /// It could not be asked, and the binding's policy was to stop.
     Refused(Fault),
+    /// This canary could not be asked, and the active version was asked in its place.
+    FellBack(Fault),
+}
+
+/// What a visit is opened with.
+pub(crate) struct Opening {
+    pub(crate) id: String,
+    pub(crate) session: String,
+    pub(crate) ledger: Ledger,
+    /// Any number, spread evenly.
+    pub(crate) lot: u64,
 }
 
 /// How far a walk along a chain has come.
@@ -102,11 +172,18 @@ pub enum Cause<H: Hook> {
 }
 
 impl Visit {
-    pub(crate) fn new(snapshot: Arc<Snapshot>, id: String, session: String) -> Self {
+    pub(crate) fn new(snapshot: Arc<Snapshot>, opening: Opening) -> Self {
+        let Opening { id, session, ledger, lot } = opening;
         Self {
             snapshot,
             id,
             session,
+            ledger,
+            opened: Instant::now(),
+            trace: None,
+            subject: String::new(),
+            lot,
+            fallen_back: Vec::new(),
             attributes: Attributes::new(),
             arrived: None,
             held: HashMap::new(),
@@ -118,6 +195,11 @@ impl Visit {
     /// 16 hexadecimal digits, the same at every hook.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Puts this visit into the client's trace.
+    pub fn continue_trace(&mut self, trace: TraceContext) {
+        self.trace = Some(trace);
     }
 
     /// What plugins have set so far.
@@ -192,6 +274,9 @@ impl Visit {
     /// [`Progress::Done`] means that none of them refused. There may be others to ask, which need no body
     /// ([`Chain::is_done`]): go on with [`Visit::ask`].
     pub fn cannot_show<H: Consulted>(&mut self, chain: &mut Chain<H>, why: Fault) -> Progress<H> {
+        if let Some(subject) = chain.subject() {
+            self.note_subject(subject);
+        }
         let snapshot = self.snapshot.clone();
         while let Some(&position) = chain.matching.get(chain.next) {
             let binding = &snapshot.chains.at(H::seat())[position];
@@ -199,12 +284,13 @@ impl Visit {
                 break;
             }
             chain.next += 1;
-            let asked = Instant::now();
+            let asked = Asked::now(self.version_for(binding));
+            let problem = "the body cannot be shown";
             tracing::warn!(
                 target: "cardan::fault", visit = self.id, plugin = %binding.plugin.name(), hook = H::NAME,
-                fault = why.label(), "the body cannot be shown"
+                fault = why.label(), problem
             );
-            if let Some(stop) = self.fault(binding, why, asked) {
+            if let Some(stop) = self.fault::<H>(binding, asked, why, problem.to_owned()) {
                 chain.stop();
                 self.release::<H>();
                 return Progress::Stopped(stop);
@@ -237,13 +323,61 @@ impl Visit {
         }
     }
 
+    /// The version of a plugin that this visit asks: always the same one, unless it is a canary that fails.
+    fn version_for<'a>(&self, binding: &'a Binding) -> &'a Arc<Version> {
+        self.canary_for(binding).map_or(&binding.plugin.active, |canary| &canary.version)
+    }
+
+    fn canary_for<'a>(&self, binding: &'a Binding) -> Option<&'a Arc<Canary>> {
+        let installed = &binding.plugin;
+        installed.canary.as_ref()?;
+        let name = installed.name();
+        let lot = name.bytes().fold(self.lot, |lot, byte| mix(lot ^ u64::from(byte)));
+        installed.canary_for(lot as u32 % 10_000).filter(|_| !self.fallen_back.contains(name))
+    }
+
     async fn ask_one<H: Consulted>(&mut self, binding: &Binding, event: &mut H::Event) -> Option<Stop<H>> {
-        let asked = Instant::now();
-        let plugin = &binding.plugin;
-        let mut held = match plugin.plugin.mode() {
-            InstanceMode::Visit => self.held.remove(plugin.name()).unwrap_or_default(),
-            InstanceMode::Fresh | InstanceMode::Shared => Held::default(),
+        self.note_subject(H::subject(event));
+        if let Some(canary) = self.canary_for(binding) {
+            let asked = Asked::now(&canary.version);
+            let verdict = self.verdict(binding, &asked, event).await;
+            let fault = verdict.as_ref().err().map(|(fault, _)| *fault);
+            if let Some(why) = canary.judge(fault) {
+                let version = canary.version.number;
+                self.ledger.event(Some(binding.plugin.name()), EventKind::CanaryStopped { version, why });
+            }
+            match verdict {
+                Ok(verdict) => return self.follow(binding, event, verdict, asked),
+                // Nothing of what it did was applied, so the version that everybody trusts can be asked
+                // as if the other one had never been.
+                Err((fault, error)) => {
+                    self.record::<H>(asked, Outcome::FellBack(fault), None, Some(error));
+                    self.fallen_back.push(binding.plugin.name().clone());
+                }
+            }
+        }
+        let asked = Asked::now(&binding.plugin.active);
+        match self.verdict(binding, &asked, event).await {
+            Ok(verdict) => self.follow(binding, event, verdict, asked),
+            Err((fault, error)) => self.fault(binding, asked, fault, error),
+        }
+    }
+
+    /// Asks one version, if it is not in quarantine.
+    async fn verdict<H: Consulted>(
+        &mut self,
+        binding: &Binding,
+        asked: &Asked<'_>,
+        event: &H::Event,
+    ) -> Result<Verdict<H>, (Fault, String)> {
+        let version = asked.version;
+        let plugin = version.plugin();
+        let Some(attempt) = version.run.health.attempt(self.ledger.ms(asked.at)) else {
+            return Err((Fault::Quarantined, "it is in quarantine, because it kept failing".to_owned()));
         };
+        let keeps = plugin.mode() == InstanceMode::Visit;
+        let mut held =
+            if keeps { self.held.remove(plugin.name()).unwrap_or_default() } else { Held::default() };
         let question = Question::<H> {
             event,
             about: Circumstances {
@@ -252,29 +386,47 @@ impl Visit {
                 visit: &self.id,
                 session: &self.session,
                 attributes: &self.attributes,
-                config: plugin.config(),
+                config: version.config(),
             },
             entry: binding.spec.entry.as_deref(),
             deadline: binding.spec.deadline,
         };
-        let verdict = plugin.plugin.ask(&mut held, question).await;
-        if plugin.plugin.mode() == InstanceMode::Visit {
+        let verdict = plugin.ask(&mut held, question).await;
+        if keeps {
             self.held.insert(plugin.name().clone(), held);
         }
         let checked = verdict.map_err(|error| (error.fault(), error.to_string())).and_then(|verdict| {
             self.check(binding, &verdict).map(|()| verdict).map_err(|why| (Fault::Protocol, why))
         });
-        match checked {
-            Ok(verdict) => self.follow(binding, event, verdict, asked),
+        let change = match &checked {
+            Ok(_) => attempt.succeeded(),
             Err((fault, error)) => {
-                let error = shorten(&error);
+                let error = shorten(error);
                 tracing::warn!(
                     target: "cardan::fault", visit = self.id, hook = H::NAME, fault = fault.label(), error,
-                    "a plugin has no verdict"
+                    version = version.number, "a plugin has no verdict"
                 );
-                self.fault(binding, fault, asked)
+                attempt.faulted(*fault, version.spec.health, self.ledger.ms(Instant::now()))
             }
+        };
+        if let Some(change) = change {
+            self.announce(version, change, checked.as_ref().err().map(|(fault, _)| *fault));
         }
+        checked
+    }
+
+    fn announce(&self, version: &Version, change: Change, fault: Option<Fault>) {
+        let number = version.number;
+        let kind = match change {
+            Change::Quarantined { until_ms, faults } => EventKind::Quarantined {
+                version: number,
+                faults,
+                last: fault.unwrap_or(Fault::Host),
+                until_ms: self.ledger.unix_ms(until_ms),
+            },
+            Change::Recovered => EventKind::Recovered { version: number },
+        };
+        self.ledger.event(Some(version.name()), kind);
     }
 
     /// What a verdict may not do, whatever its dialect.
@@ -305,42 +457,113 @@ impl Visit {
         binding: &Binding,
         event: &mut H::Event,
         verdict: Verdict<H>,
-        asked: Instant,
+        asked: Asked<'_>,
     ) -> Option<Stop<H>> {
         self.attributes.extend(verdict.attributes);
         match verdict.flow {
             Flow::Continue => {
+                let changed = H::changes(&verdict.edits);
                 H::apply(event, verdict.edits);
-                self.record::<H>(binding, Outcome::Continued, asked);
+                self.record::<H>(asked, Outcome::Continued, changed, None);
                 None
             }
             Flow::Stop(answer) => {
-                self.record::<H>(binding, Outcome::Stopped, asked);
+                self.record::<H>(asked, Outcome::Stopped, None, None);
                 Some(stop(binding, Cause::Answer(answer)))
             }
         }
     }
 
-    fn fault<H: Consulted>(&mut self, binding: &Binding, fault: Fault, asked: Instant) -> Option<Stop<H>> {
+    fn fault<H: Consulted>(
+        &mut self,
+        binding: &Binding,
+        asked: Asked<'_>,
+        fault: Fault,
+        error: String,
+    ) -> Option<Stop<H>> {
         match binding.spec.on_fault {
             FaultPolicy::Skip => {
-                self.record::<H>(binding, Outcome::Skipped(fault), asked);
+                self.record::<H>(asked, Outcome::Skipped(fault), None, Some(error));
                 None
             }
             FaultPolicy::Refuse => {
-                self.record::<H>(binding, Outcome::Refused(fault), asked);
+                self.record::<H>(asked, Outcome::Refused(fault), None, Some(error));
                 Some(stop(binding, Cause::Fault(fault)))
             }
         }
     }
 
-    fn record<H: Consulted>(&mut self, binding: &Binding, outcome: Outcome, asked: Instant) {
+    fn record<H: Consulted>(
+        &mut self,
+        asked: Asked<'_>,
+        outcome: Outcome,
+        changed: Option<String>,
+        error: Option<String>,
+    ) {
+        let Asked { version, at } = asked;
+        let duration = at.elapsed();
+        version.run.tally.count(H::seat(), outcome, duration);
         if self.decisions.len() >= DECISIONS_MAX {
             self.decisions_not_kept += 1;
             return;
         }
-        let plugin = binding.plugin.name().clone();
-        self.decisions.push(Decision { plugin, hook: H::NAME, outcome, duration: asked.elapsed() });
+        let error = error.map(|mut error| {
+            error.truncate(error.floor_char_boundary(RECORDED_ERROR_BYTES_MAX));
+            error
+        });
+        self.decisions.push(Decision {
+            plugin: version.name().clone(),
+            version: version.number,
+            hook: H::NAME,
+            outcome,
+            since: at.saturating_duration_since(self.opened),
+            duration,
+            changed,
+            error,
+        });
+    }
+
+    fn note_subject(&mut self, subject: Subject<'_>) {
+        if self.subject.is_empty() {
+            let Subject { method, host, path } = subject;
+            for part in [method, " ", host, path] {
+                let left = SUBJECT_BYTES_MAX.saturating_sub(self.subject.len());
+                self.subject.push_str(&part[..part.floor_char_boundary(left)]);
+            }
+        }
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        if self.decisions.is_empty() {
+            return;
+        }
+        let mut decisions = std::mem::take(&mut self.decisions);
+        let beyond = decisions.len().saturating_sub(RECORDED_DECISIONS_MAX);
+        decisions.truncate(RECORDED_DECISIONS_MAX);
+        self.ledger.visit(VisitRecord {
+            id: std::mem::take(&mut self.id),
+            trace: self.trace,
+            generation: self.snapshot.generation(),
+            began_at: self.ledger.time_of(self.opened),
+            duration: self.opened.elapsed(),
+            subject: std::mem::take(&mut self.subject),
+            decisions,
+            decisions_not_kept: self.decisions_not_kept + beyond as u64,
+        });
+    }
+}
+
+/// A question that is under way.
+struct Asked<'a> {
+    version: &'a Arc<Version>,
+    at: Instant,
+}
+
+impl<'a> Asked<'a> {
+    fn now(version: &'a Arc<Version>) -> Self {
+        Self { version, at: Instant::now() }
     }
 }
 

@@ -142,6 +142,7 @@ pub(crate) fn walked(visit: &Visit) -> String {
             Outcome::Stopped => format!("{name}!"),
             Outcome::Skipped(fault) => format!("{name}?{fault}"),
             Outcome::Refused(fault) => format!("{name}!{fault}"),
+            Outcome::FellBack(fault) => format!("{name}~{fault}"),
         }
     });
     decisions.collect::<Vec<_>>().join(" ")

@@ -1,0 +1,62 @@
+//! One version of a plugin.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use cardan::Plugin;
+use serde_json::Value;
+
+use crate::health::Health;
+use crate::spec::PluginSpec;
+use crate::tally::Tally;
+
+/// One version of a plugin: what was wished, and what runs for it.
+///
+/// Two versions may share what runs, if they differ only in where it is asked.
+#[derive(Debug)]
+pub(crate) struct Version {
+    /// Counts from 1 within a name, and never goes back.
+    pub(crate) number: u32,
+    pub(crate) spec: PluginSpec,
+    pub(crate) run: Arc<Run>,
+    pub(crate) loaded_at: SystemTime,
+}
+
+/// What runs, and how it has been doing.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) plugin: Plugin,
+    pub(crate) health: Health,
+    pub(crate) tally: Tally,
+}
+
+impl Run {
+    pub(crate) fn new(plugin: Plugin) -> Self {
+        Self { plugin, health: Health::default(), tally: Tally::default() }
+    }
+}
+
+impl Version {
+    pub(crate) fn name(&self) -> &Arc<str> {
+        self.run.plugin.name()
+    }
+
+    pub(crate) fn plugin(&self) -> &Plugin {
+        &self.run.plugin
+    }
+
+    pub(crate) fn config(&self) -> &Value {
+        &self.spec.config
+    }
+
+    pub(crate) fn digest(&self) -> &str {
+        &self.run.plugin.inspection().digest
+    }
+
+    /// Whether the plugin's file still holds what was loaded from it. A manifest of several modules is
+    /// always loaded again.
+    pub(crate) fn is_same_file(&self) -> bool {
+        let now = cardan::file_digest(&self.spec.source);
+        now.is_some_and(|digest| digest == self.digest())
+    }
+}

@@ -89,7 +89,10 @@ impl Manager {
         let before = change.find(name)?;
         let spec = before.spec().clone();
         // Asked for by name, so also what was rolled back from.
-        let before = Arc::new(Installed { declined: None, ..Installed::clone(&before) });
+        let before = match before.declined {
+            Some(_) => Arc::new(Installed { declined: None, ..Installed::clone(&before) }),
+            None => before,
+        };
         self.settle(change, Some(before), &spec, Reason::Reload)
     }
 
@@ -110,6 +113,30 @@ impl Manager {
         self.settle(change, before, spec, reason)
     }
 
+    /// Makes a plugin of uploaded bytes: a new one, or another version of the one that was uploaded before.
+    /// The spec's source is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// As [`Manager::replace`]; [`ControlError::Conflict`] where there is no state directory to keep it in.
+    pub fn upload(&self, spec: &PluginSpec, module: &[u8]) -> Result<Activated, ControlError> {
+        let change = self.begin();
+        let Some(state) = self.state() else {
+            let why = "uploads are kept in the state directory, and there is none; set state: {dir: ...}";
+            return Err(ControlError::Conflict(why.to_owned()));
+        };
+        let before = change.old.find(&spec.name).cloned();
+        if let Some(other) = before.as_ref().filter(|before| before.spec().owner != Owner::Operator) {
+            let why = format!("plugin {}: {} already; choose another name", spec.name, other.spec().owner);
+            return Err(ControlError::Conflict(why));
+        }
+        let refused = |why: String| ControlError::Refused(format!("plugin {}: {why}", spec.name));
+        let source = state.keep_upload(module).map_err(refused)?;
+        let spec = PluginSpec { source, owner: Owner::Operator, ..spec.clone() };
+        let reason = if before.is_some() { Reason::Reload } else { Reason::Load };
+        self.settle(change, before, &spec, reason)
+    }
+
     fn settle(
         &self,
         change: Change<'_>,
@@ -118,6 +145,9 @@ impl Manager {
         reason: Reason,
     ) -> Result<Activated, ControlError> {
         match self.next_of(before.as_ref(), spec) {
+            Ok(Next::Kept(next)) if before.as_ref().is_some_and(|before| is_settled(before, &next)) => {
+                Ok(Activated::of(&next.active, false))
+            }
             Ok(Next::Kept(next) | Next::Loaded(next)) => {
                 let changed = before.is_none_or(|before| before.active.number != next.active.number);
                 self.activate(change, next, changed.then_some(reason))
@@ -236,18 +266,19 @@ impl Manager {
             Some(number) if number == before.active.number => {
                 return Ok(Activated::of(&before.active, false));
             }
-            Some(number) => before.earlier.iter().find(|version| version.number == number),
+            Some(number) => before.earlier.iter().find(|earlier| earlier.record.number == number),
         };
         let Some(earlier) = earlier.cloned() else {
-            let numbers: Vec<String> = before.earlier.iter().map(|it| it.number.to_string()).collect();
+            let numbers: Vec<String> = before.earlier.iter().map(|it| it.record.number.to_string()).collect();
             let has = if numbers.is_empty() { "none".to_owned() } else { numbers.join(", ") };
             let wanted =
                 to.map_or_else(|| "version before this one".to_owned(), |to| format!("version {to}"));
             let why = format!("plugin {name}: it has no {wanted} to go back to; there are {has}");
             return Err(ControlError::NotFound(why));
         };
+        let version = self.revive(&earlier).map_err(ControlError::Refused)?;
         let declined = Some(before.active.digest().to_owned());
-        let next = Installed { declined, ..before.with_active(earlier) };
+        let next = Installed { declined, ..before.with_active(version) };
         self.activate(change, Arc::new(next), Some(Reason::Rollback))
     }
 
@@ -349,6 +380,11 @@ impl Change<'_> {
     fn find(&self, name: &str) -> Result<Arc<Installed>, ControlError> {
         self.old.find(name).cloned().ok_or_else(|| missing(name))
     }
+}
+
+/// Whether there is nothing to publish.
+fn is_settled(before: &Arc<Installed>, next: &Arc<Installed>) -> bool {
+    Arc::ptr_eq(before, next) && next.trouble.is_none()
 }
 
 pub(crate) fn missing(name: &str) -> ControlError {

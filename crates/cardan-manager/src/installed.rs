@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use cardan_api::Fault;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::spec::PluginSpec;
+use crate::state::{PluginRecord, VersionRecord};
 use crate::version::Version;
 
 /// One name among the plugins of a snapshot.
@@ -18,13 +20,21 @@ pub(crate) struct Installed {
     /// What some of them ask in its place.
     pub(crate) canary: Option<Arc<Canary>>,
     /// The newest first.
-    pub(crate) earlier: Vec<Arc<Version>>,
+    pub(crate) earlier: Vec<Arc<Earlier>>,
     /// Whether visits ask it at all.
     pub(crate) enabled: bool,
     /// Digest of the file that was rolled back from: not activated again until it changes.
     pub(crate) declined: Option<String>,
     /// Why what its source holds now is not what runs.
     pub(crate) trouble: Option<String>,
+}
+
+/// A version that was active, and can be again.
+#[derive(Debug)]
+pub(crate) struct Earlier {
+    pub(crate) record: VersionRecord,
+    /// While it is still loaded. Otherwise its module is in the state directory.
+    pub(crate) version: Option<Arc<Version>>,
 }
 
 /// A version that a share of visits asks.
@@ -36,6 +46,7 @@ pub(crate) struct Canary {
     faults: AtomicU32,
     /// From this moment on everybody asks the active version; the next snapshot is without it.
     stopped: AtomicBool,
+    since: Instant,
 }
 
 /// How a canary is tried.
@@ -47,7 +58,8 @@ pub struct CanaryPlan {
     pub faults_max: u32,
     /// Calls before that is judged. Three faults that are most of its calls stop it at once.
     pub calls_min: u32,
-    /// After this long without being stopped it becomes the active version. `None`: when an operator says so.
+    /// After this long, and `calls_min` calls, without being stopped it becomes the active version. `None`:
+    /// when an operator says so.
     pub promote_after: Option<Duration>,
 }
 
@@ -81,7 +93,7 @@ impl Installed {
     /// The number of the next version.
     pub(crate) fn next_number(&self) -> u32 {
         let canary = self.canary.iter().map(|canary| canary.version.number);
-        let numbers = self.earlier.iter().map(|version| version.number).chain(canary);
+        let numbers = self.earlier.iter().map(|earlier| earlier.record.number).chain(canary);
         numbers.fold(self.active.number, u32::max) + 1
     }
 
@@ -89,22 +101,34 @@ impl Installed {
     pub(crate) fn with_active(&self, version: Arc<Version>) -> Self {
         let keep = usize::try_from(version.spec.versions_kept).unwrap_or(usize::MAX);
         let mut earlier = self.earlier.clone();
-        earlier.insert(0, self.active.clone());
-        earlier.retain(|earlier| earlier.number != version.number);
+        earlier.insert(0, Arc::new(Earlier::of(self.active.clone())));
+        earlier.retain(|earlier| earlier.record.number != version.number);
         earlier.truncate(keep);
         let canary = self.canary.clone().filter(|canary| canary.version.number != version.number);
         Self { active: version, earlier, canary, declined: None, trouble: None, ..self.clone() }
     }
 
-    /// Every version that is here.
-    pub(crate) fn versions(&self) -> impl Iterator<Item = &Arc<Version>> {
-        let canary = self.canary.iter().map(|canary| &canary.version);
-        std::iter::once(&self.active).chain(canary).chain(&self.earlier)
+    /// For the state directory.
+    pub(crate) fn record(&self) -> PluginRecord {
+        let earlier = self.earlier.iter().map(|earlier| earlier.record.clone());
+        PluginRecord {
+            name: self.name().to_string(),
+            owner: self.spec().owner,
+            enabled: self.enabled,
+            declined: self.declined.clone(),
+            versions: std::iter::once(self.active.record()).chain(earlier).collect(),
+        }
     }
 
     /// The version for a visit that drew this lot.
     pub(crate) fn canary_for(&self, lot: u32) -> Option<&Arc<Canary>> {
         self.canary.as_ref().filter(|canary| lot < canary.plan.share && !canary.is_stopped())
+    }
+}
+
+impl Earlier {
+    pub(crate) fn of(version: Arc<Version>) -> Self {
+        Self { record: version.record(), version: Some(version) }
     }
 }
 
@@ -116,11 +140,20 @@ impl Canary {
             calls: AtomicU32::new(0),
             faults: AtomicU32::new(0),
             stopped: AtomicBool::new(false),
+            since: Instant::now(),
         }
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Whether it has done well for long enough, and was asked often enough, to become the active version.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        let long_enough = |after| now.saturating_duration_since(self.since) >= after;
+        self.plan.promote_after.is_some_and(long_enough)
+            && self.calls.load(Ordering::Relaxed) >= self.plan.calls_min
+            && !self.is_stopped()
     }
 
     /// So many calls, and so many faults among them.

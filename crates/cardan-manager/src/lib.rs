@@ -11,6 +11,8 @@
 mod rule;
 mod spec;
 
+mod state;
+
 mod health;
 mod ledger;
 mod tally;
@@ -29,7 +31,10 @@ mod visit;
 mod manager;
 
 mod control;
+mod restore;
 mod status;
+mod supervise;
+mod watch;
 
 mod resolve;
 
@@ -40,9 +45,12 @@ pub use ledger::{Event, EventKind, Ledger, Reason, VisitRecord};
 pub use manager::{Applied, ApplyError, Manager};
 pub use pairing::{Pairing, Slot};
 pub use resolve::{ResolveError, Warning, resolve_entry, resolve_llmproxy};
+pub use restore::Restored;
 pub use rule::{MatchRule, Subject};
 pub use snapshot::Snapshot;
 pub use spec::{About, BindingSpec, Bindings, HealthPolicy, Owner, PluginSpec};
+pub use state::{StateDir, StateError};
 pub use status::{BindingStatus, CanaryStatus, ChainStatus, PluginStatus, State, VersionStatus};
 pub use tally::{Durations, HookCounts};
 pub use visit::{Cause, Decision, Outcome, Progress, Stop, TraceContext, Visit};
+pub use watch::{FolderWatch, Look, Scan};

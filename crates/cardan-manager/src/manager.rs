@@ -1,6 +1,7 @@
 //! Loading, and replacing what was loaded.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -9,12 +10,13 @@ use arc_swap::ArcSwap;
 use cardan::{Engine, Plugin};
 
 use crate::chain::bindings;
-use crate::installed::Installed;
+use crate::installed::{Earlier, Installed};
 use crate::ledger::{EventKind, Ledger};
 use crate::pairing::{Pairing, Pairs, Slot};
 use crate::snapshot::Snapshot;
 use crate::spec::{Owner, PluginSpec};
 use crate::spread::mix;
+use crate::state::StateDir;
 use crate::version::{Run, Version};
 use crate::visit::{Opening, Visit};
 
@@ -36,6 +38,7 @@ struct Shared {
     visits: AtomicU64,
     seed: u64,
     ledger: Ledger,
+    state: Option<StateDir>,
 }
 
 /// What [`Manager::apply`] did.
@@ -66,6 +69,15 @@ impl std::error::Error for ApplyError {}
 impl Manager {
     /// A manager without plugins. `seed` makes the ids of its visits differ from those of others.
     pub fn new(engine: Engine, seed: u64) -> Self {
+        Self::made(engine, seed, None)
+    }
+
+    /// A manager that finds again what it had when it ended, and however it ended: see [`Manager::restore`].
+    pub fn with_state(engine: Engine, seed: u64, state: StateDir) -> Self {
+        Self::made(engine, seed, Some(state))
+    }
+
+    fn made(engine: Engine, seed: u64, state: Option<StateDir>) -> Self {
         let current = ArcSwap::from_pointee(Snapshot::default());
         Self {
             shared: Arc::new(Shared {
@@ -75,6 +87,7 @@ impl Manager {
                 visits: AtomicU64::new(0),
                 seed,
                 ledger: Ledger::new(),
+                state,
             }),
         }
     }
@@ -99,6 +112,25 @@ impl Manager {
     ///
     /// Those of [`Manager::apply`].
     pub fn apply_with(&self, specs: &[PluginSpec], pairings: Vec<Pairing>) -> Result<Applied, ApplyError> {
+        self.deploy(specs, pairings, Unloadable::Refuse)
+    }
+
+    /// The first deployment after [`Manager::restore`]: as [`Manager::apply_with`], but where a plugin's file
+    /// cannot be loaded any more, the version that was active before the restart goes on. Its status says so.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Manager::apply`], for plugins that were not active before.
+    pub fn start_with(&self, specs: &[PluginSpec], pairings: Vec<Pairing>) -> Result<Applied, ApplyError> {
+        self.deploy(specs, pairings, Unloadable::KeepLastGood)
+    }
+
+    fn deploy(
+        &self,
+        specs: &[PluginSpec],
+        pairings: Vec<Pairing>,
+        unloadable: Unloadable,
+    ) -> Result<Applied, ApplyError> {
         let change = self.begin();
         let old = &change.old;
         let mut wrong = Vec::new();
@@ -123,7 +155,17 @@ impl Manager {
                     loaded.push(spec.name.clone());
                     plugins.push(installed);
                 }
-                Err(why) => wrong.push(why),
+                Err(why) => match before.filter(|_| unloadable == Unloadable::KeepLastGood) {
+                    Some(before) => {
+                        self.shared
+                            .ledger
+                            .event(Some(&spec.name), EventKind::NotActivated { why: why.clone() });
+                        kept.push(spec.name.clone());
+                        let trouble = Some(why);
+                        plugins.push(Arc::new(Installed { trouble, ..Installed::clone(before) }));
+                    }
+                    None => wrong.push(why),
+                },
             }
         }
         if !wrong.is_empty() {
@@ -225,16 +267,31 @@ impl Manager {
         Visit::new(snapshot, opening)
     }
 
+    /// The state directory, if this manager has one.
+    pub fn state(&self) -> Option<&StateDir> {
+        self.shared.state.as_ref()
+    }
+
     /// What happened under this manager.
     pub fn ledger(&self) -> &Ledger {
         &self.shared.ledger
     }
 
+    /// Loads what a spec asks for, and keeps its module.
     pub(crate) fn load(&self, spec: &PluginSpec) -> Result<Plugin, String> {
+        let plugin = self.load_from(spec, &spec.source)?;
+        if let Some(state) = &self.shared.state {
+            let kept = state.keep(&spec.source, &plugin.inspection().digest);
+            kept.map_err(|why| format!("plugin {}: {why}", spec.name))?;
+        }
+        Ok(plugin)
+    }
+
+    pub(crate) fn load_from(&self, spec: &PluginSpec, source: &Path) -> Result<Plugin, String> {
         let mut plugin = self
             .shared
             .engine
-            .plugin(spec.source.clone())
+            .plugin(source)
             .name(&spec.name)
             .mode(spec.mode)
             .limits(spec.limits.clone())
@@ -256,6 +313,15 @@ impl Manager {
     }
 }
 
+/// What follows when a plugin that was active cannot be loaded as it is wished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unloadable {
+    /// Nothing changes.
+    Refuse,
+    /// What was active goes on.
+    KeepLastGood,
+}
+
 /// A change that is being prepared. Nobody else changes anything until it is published or given up.
 pub(crate) struct Change<'a> {
     manager: &'a Manager,
@@ -274,9 +340,16 @@ pub(crate) enum Next {
 impl Change<'_> {
     /// Puts the next snapshot in place and returns its number.
     pub(crate) fn publish(self, plugins: Vec<Arc<Installed>>, pairs: Pairs) -> Result<u64, String> {
+        let shared = &self.manager.shared;
+        let plugins = match &shared.state {
+            Some(state) => plugins.into_iter().map(|plugin| lean(plugin, state)).collect(),
+            None => plugins,
+        };
         let next = self.old.with(plugins, pairs);
         let generation = next.generation();
-        let shared = &self.manager.shared;
+        if let Some(state) = &shared.state {
+            state.write(next.plugins.iter().map(|plugin| plugin.record()).collect())?;
+        }
         shared.current.store(Arc::new(next));
         shared.ledger.event(None, EventKind::Applied { generation });
         Ok(generation)
@@ -294,4 +367,21 @@ impl Change<'_> {
         let pairs = self.old.pairs.clone();
         self.publish(plugins, pairs)
     }
+}
+
+/// A plugin of whose earlier versions only the newest is in memory, so that going back one is a matter of a
+/// pointer, and a plugin that is reloaded often does not fill the memory. The others are on disk.
+fn lean(plugin: Arc<Installed>, state: &StateDir) -> Arc<Installed> {
+    let is_dispensable =
+        |earlier: &Earlier| earlier.version.is_some() && state.artifact(&earlier.record.digest).exists();
+    if !plugin.earlier.iter().skip(1).any(|earlier| is_dispensable(earlier)) {
+        return plugin;
+    }
+    let mut leaner = Installed::clone(&plugin);
+    for earlier in leaner.earlier.iter_mut().skip(1) {
+        if is_dispensable(earlier) {
+            *earlier = Arc::new(Earlier { record: earlier.record.clone(), version: None });
+        }
+    }
+    Arc::new(leaner)
 }

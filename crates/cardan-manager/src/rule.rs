@@ -3,6 +3,7 @@
 use cardan_api::http::RequestEvent;
 use cardan_api::path::{BadEncoding, normal_form};
 use glob::{MatchOptions, Pattern};
+use serde::{Deserialize, Serialize};
 
 /// What rules look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,13 +43,15 @@ impl Remembered {
 }
 
 /// Which events a binding is for. An empty list matches all.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct MatchRule {
     /// On the path, in its normal form ([`cardan_api::path`]). One that ends with `/*` is for what that is below, too.
+    #[serde(with = "patterns")]
     pub paths: Vec<Pattern>,
     /// In upper case.
     pub methods: Vec<String>,
     /// On the host, in any letter case.
+    #[serde(with = "patterns")]
     pub hosts: Vec<Pattern>,
 }
 
@@ -128,4 +131,19 @@ fn plain_class(class: &str) -> Result<&str, String> {
 fn matches_path(pattern: &Pattern, path: &str) -> bool {
     let below = || pattern.as_str().ends_with("/*") || pattern.as_str().ends_with("/**");
     pattern.matches(path) || (below() && pattern.matches(&format!("{path}/")))
+}
+
+/// Patterns, written as their texts.
+mod patterns {
+    use glob::Pattern;
+    use serde::{Deserialize as _, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(patterns: &[Pattern], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(patterns.iter().map(Pattern::as_str))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Pattern>, D::Error> {
+        let texts = Vec::<String>::deserialize(deserializer)?;
+        texts.iter().map(|text| Pattern::new(text).map_err(de::Error::custom)).collect()
+    }
 }

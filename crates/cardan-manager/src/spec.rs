@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::rule::MatchRule;
 
 /// One plugin to be loaded, and where to ask it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PluginSpec {
     /// Unique within a deployment.
     pub name: String,
@@ -55,7 +55,7 @@ pub struct PluginSpec {
 }
 
 /// What a plugin's author says about it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
     /// In a sentence.
     pub description: Option<String>,
@@ -89,12 +89,12 @@ impl fmt::Display for Owner {
 }
 
 /// When a plugin that keeps failing is taken out, and let in again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthPolicy {
     /// Faults in a row after which it is in quarantine: not asked, its bindings' fault policies decide. 0: never.
     pub faults_max: u32,
     /// After this long one visit tries it. Doubles with each try that fails, up to sixteen times this.
-    #[serde(serialize_with = "as_millis", rename = "backoff_ms")]
+    #[serde(with = "millis", rename = "backoff_ms")]
     pub backoff: Duration,
 }
 
@@ -103,11 +103,6 @@ impl Default for HealthPolicy {
     fn default() -> Self {
         Self { faults_max: 10, backoff: Duration::from_secs(60) }
     }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn as_millis<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl PluginSpec {
@@ -164,7 +159,8 @@ impl PluginSpec {
 }
 
 /// Where a plugin is asked.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Bindings {
     /// At every hook that it has an export for, with each hook's defaults.
     Exported,
@@ -173,9 +169,10 @@ pub enum Bindings {
 }
 
 /// One plugin at one hook.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BindingSpec {
     /// The hook.
+    #[serde(with = "by_name")]
     pub hook: &'static NamedHook,
     /// One of the hook's phases.
     pub phase: Phase,
@@ -210,5 +207,38 @@ impl BindingSpec {
             rule: MatchRule::default(),
             entry: None,
         }
+    }
+}
+
+/// A hook, written as its name.
+mod by_name {
+    use cardan_api::NamedHook;
+    use serde::{Deserialize as _, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(hook: &NamedHook, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(hook.name)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<&'static NamedHook, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        NamedHook::find(&name).ok_or_else(|| de::Error::custom(format_args!("there is no hook {name:?}")))
+    }
+}
+
+/// A duration, written as milliseconds.
+mod millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_millis)
     }
 }

@@ -10,9 +10,10 @@ use serde_json::Value;
 
 use crate::chain::{Binding, Seat, bindings};
 use crate::control::{ControlError, missing};
-use crate::installed::{Canary, CanaryPlan, Installed};
+use crate::installed::{Canary, CanaryPlan, Earlier, Installed};
 use crate::manager::Manager;
 use crate::spec::{About, BindingSpec, HealthPolicy, Owner};
+use crate::state::VersionRecord;
 use crate::tally::HookCounts;
 use crate::version::Version;
 
@@ -95,13 +96,15 @@ pub struct VersionStatus {
     /// Bytes of its modules.
     pub size_bytes: u64,
     /// The convention its functions are called in.
-    pub abi: &'static str,
+    pub abi: String,
     /// The documents it understands.
     pub dialect: Option<Dialect>,
     /// How long its instances live.
     pub mode: InstanceMode,
     /// When it was loaded.
     pub loaded_at: SystemTime,
+    /// Whether its code is in memory. An earlier version may have to be read again first.
+    pub loaded: bool,
     /// Instances that wait for a call.
     pub ready_instances: usize,
     /// What it was asked, hook by hook.
@@ -238,7 +241,7 @@ impl Manager {
             trouble: installed.trouble.clone(),
             active: version_status(active),
             canary: installed.canary.as_deref().map(canary_status),
-            earlier: installed.earlier.iter().map(|version| version_status(version)).collect(),
+            earlier: installed.earlier.iter().map(|earlier| earlier_status(earlier)).collect(),
             bindings: bound.iter().map(|binding| BindingStatus::of(&spec.name, binding)).collect(),
             limits: spec.limits.clone(),
             config: spec.config.clone(),
@@ -251,19 +254,34 @@ impl Manager {
 }
 
 fn version_status(version: &Version) -> VersionStatus {
-    let plugin = version.plugin();
-    let inspection = plugin.inspection();
     VersionStatus {
-        number: version.number,
-        version: version.spec.version.clone(),
-        digest: inspection.digest.clone(),
-        size_bytes: inspection.size_bytes,
-        abi: inspection.abi.name(),
-        dialect: plugin.dialect(),
-        mode: plugin.mode(),
-        loaded_at: version.loaded_at,
-        ready_instances: plugin.ready_instances(),
+        loaded: true,
+        ready_instances: version.plugin().ready_instances(),
         counts: version.run.tally.counts(),
+        ..recorded_status(&version.record())
+    }
+}
+
+fn earlier_status(earlier: &Earlier) -> VersionStatus {
+    match &earlier.version {
+        Some(version) => version_status(version),
+        None => recorded_status(&earlier.record),
+    }
+}
+
+fn recorded_status(record: &VersionRecord) -> VersionStatus {
+    VersionStatus {
+        number: record.number,
+        version: record.spec.version.clone(),
+        digest: record.digest.clone(),
+        size_bytes: record.size_bytes,
+        abi: record.abi.clone(),
+        dialect: record.dialect,
+        mode: record.mode,
+        loaded_at: SystemTime::UNIX_EPOCH + Duration::from_millis(record.loaded_at_ms),
+        loaded: false,
+        ready_instances: 0,
+        counts: Vec::new(),
     }
 }
 

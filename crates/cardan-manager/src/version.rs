@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::health::Health;
 use crate::spec::PluginSpec;
+use crate::state::VersionRecord;
 use crate::tally::Tally;
 
 /// One version of a plugin: what was wished, and what runs for it.
@@ -51,6 +52,22 @@ impl Version {
 
     pub(crate) fn digest(&self) -> &str {
         &self.run.plugin.inspection().digest
+    }
+
+    /// For the state directory.
+    pub(crate) fn record(&self) -> VersionRecord {
+        let inspection = self.plugin().inspection();
+        let since = self.loaded_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        VersionRecord {
+            number: self.number,
+            digest: inspection.digest.clone(),
+            size_bytes: inspection.size_bytes,
+            abi: inspection.abi.name().to_owned(),
+            dialect: self.plugin().dialect(),
+            mode: self.plugin().mode(),
+            loaded_at_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            spec: self.spec.clone(),
+        }
     }
 
     /// Whether the plugin's file still holds what was loaded from it. A manifest of several modules is

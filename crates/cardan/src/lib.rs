@@ -42,5 +42,5 @@ pub use grants::{HttpClient, HttpExchange, HttpFailure, HttpReply, LogLevel, Log
 pub use host_function::{HostCall, HostError, HostFunction, ValueType};
 pub use limits::CancelHandle;
 pub use plugin::{Held, Import, Inspection, Plugin, PluginBuilder, PluginInstance, Question};
-pub use source::{Source, file_digest};
+pub use source::{Source, digest, file_digest};
 pub use wasmtime::Val;

@@ -91,6 +91,14 @@ pub fn file_digest(path: &Path) -> Option<String> {
     }
 }
 
+/// The same for a module in memory, in either form.
+pub fn digest(module: &[u8]) -> Option<String> {
+    match Content::recognise(module.to_owned()).ok()? {
+        Content::Module(bytes) => Some(module::digest(&bytes)),
+        Content::Manifest(_) => None,
+    }
+}
+
 impl Content {
     /// Tells what bytes are by their beginning, in the order of Extism's reference: binary, text, and
     /// otherwise a manifest.

@@ -9,6 +9,7 @@
 mod apply;
 mod faults;
 mod instances;
+mod life;
 mod llmproxy;
 mod manifest;
 mod order;

@@ -1,0 +1,185 @@
+//! A folder whose plugins are loaded as they come, and go as they go.
+//!
+//! Files are replaced in many ways: renamed into place, written slowly, linked through a folder that is
+//! swapped. So what the system tells about files is only a reason to look. The folder is looked at as a whole,
+//! once nothing has moved in it for a moment, and every so often anyway.
+
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+
+use crate::manager::Manager;
+use crate::spec::{Owner, PluginSpec};
+
+/// Nothing has to move for this long before a look.
+const QUIET: Duration = Duration::from_millis(150);
+/// In a folder where something always moves there is a look after this long.
+const RESTLESS_MAX: Duration = Duration::from_secs(2);
+/// A look that nobody asked for: some file systems tell nothing.
+const PACE: Duration = Duration::from_secs(5);
+/// Looks in a row at which a file has to be missing before its plugin goes. Some tools replace a file by
+/// removing it first, and a guard must not stand open meanwhile.
+const MISSING_LOOKS: u32 = 2;
+/// Between two looks at a file that is missing.
+const MISSING_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a look at the folder finds.
+#[derive(Debug, Clone, Default)]
+pub struct Scan {
+    /// Plugins that can be read, in the order of installation.
+    pub specs: Vec<PluginSpec>,
+    /// Files that cannot be meant, and why. Whoever was loaded from them before stays.
+    pub problems: Vec<(PathBuf, String)>,
+}
+
+/// Looks at a folder. Called on a thread of its own; it may block.
+pub type Look = dyn Fn(&Path) -> Scan + Send + Sync;
+
+/// A folder that is watched until this is dropped.
+#[derive(Debug)]
+pub struct FolderWatch {
+    /// Its end ends the thread.
+    _stop: Sender<()>,
+    _watcher: Option<RecommendedWatcher>,
+    problems: Arc<Mutex<Vec<(PathBuf, String)>>>,
+}
+
+impl FolderWatch {
+    /// Loads what is in the folder, and watches it from then on. Returns after the first look.
+    pub fn start(manager: Manager, folder: PathBuf, look: Arc<Look>) -> Self {
+        let (stop, signals) = channel();
+        let wake = stop.clone();
+        let watcher = notify::recommended_watcher(move |_event| {
+            // The thread has ended, or is ending.
+            let _ = wake.send(());
+        });
+        let watcher = watcher.and_then(|mut watcher| {
+            watcher.watch(&folder, RecursiveMode::Recursive)?;
+            Ok(watcher)
+        });
+        if let Err(error) = &watcher {
+            let folder = folder.display();
+            tracing::warn!(%folder, %error, "the folder is looked at every {PACE:?}: it cannot be watched");
+        }
+        let problems = Arc::<Mutex<Vec<_>>>::default();
+        let mut watched = Watched {
+            manager,
+            folder,
+            look,
+            missing: Vec::new(),
+            problems: problems.clone(),
+            tried: HashMap::new(),
+        };
+        watched.look();
+        let spawned =
+            std::thread::Builder::new().name("cardan-folder".to_owned()).spawn(move || watched.run(&signals));
+        if let Err(error) = spawned {
+            tracing::error!(%error, "the folder of plugins is not watched: there is no thread for it");
+        }
+        Self { _stop: stop, _watcher: watcher.ok(), problems }
+    }
+
+    /// What could not be meant at the last look.
+    pub fn problems(&self) -> Vec<(PathBuf, String)> {
+        self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+struct Watched {
+    manager: Manager,
+    folder: PathBuf,
+    look: Arc<Look>,
+    /// Names whose files were missing at so many looks in a row.
+    missing: Vec<(String, u32)>,
+    problems: Arc<Mutex<Vec<(PathBuf, String)>>>,
+    /// What each name was last made of, or could not be made of.
+    tried: HashMap<String, (PluginSpec, Stamp)>,
+}
+
+/// What changes when a file does: its inode, length and time of change.
+type Stamp = Option<(u64, u64, i64, i64)>;
+
+fn stamp(file: &Path) -> Stamp {
+    let found = std::fs::metadata(file).ok()?;
+    Some((found.ino(), found.len(), found.ctime(), found.ctime_nsec()))
+}
+
+impl Watched {
+    fn run(&mut self, signals: &Receiver<()>) {
+        loop {
+            let patience = if self.missing.is_empty() { PACE } else { MISSING_PAUSE };
+            match signals.recv_timeout(patience) {
+                Ok(()) => match wait_for_quiet(signals) {
+                    Ok(()) => self.look(),
+                    Err(Ended) => return,
+                },
+                Err(RecvTimeoutError::Timeout) => self.look(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let Scan { specs, problems } = (self.look)(&self.folder);
+        for spec in &specs {
+            let spec = PluginSpec { owner: Owner::Folder, ..spec.clone() };
+            let made_of = (spec.clone(), stamp(&spec.source));
+            if self.tried.get(&spec.name) == Some(&made_of) {
+                continue;
+            }
+            self.tried.insert(spec.name.clone(), made_of);
+            if let Err(error) = self.manager.replace(&spec) {
+                tracing::warn!(plugin = spec.name, %error, "not loaded from the folder of plugins");
+            }
+        }
+        self.forget_missing(&specs);
+        let mut known = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        for (path, why) in problems.iter().filter(|problem| !known.contains(problem)) {
+            tracing::warn!(file = %path.display(), why, "no plugin");
+        }
+        *known = problems;
+    }
+
+    fn forget_missing(&mut self, specs: &[PluginSpec]) {
+        let snapshot = self.manager.snapshot();
+        let gone = snapshot.plugins.iter().map(|plugin| plugin.spec()).filter(|spec| {
+            spec.owner == Owner::Folder
+                && !specs.iter().any(|found| found.name == spec.name)
+                && !spec.source.exists()
+        });
+        let mut missing = Vec::new();
+        for spec in gone {
+            let before = self.missing.iter().find(|(name, _)| *name == spec.name);
+            let looks = before.map_or(0, |(_, looks)| *looks) + 1;
+            if looks < MISSING_LOOKS {
+                missing.push((spec.name.clone(), looks));
+                continue;
+            }
+            self.tried.remove(&spec.name);
+            if let Err(error) = self.manager.forget(&spec.name) {
+                tracing::warn!(plugin = spec.name, %error, "its file is gone and it is not");
+            }
+        }
+        self.missing = missing;
+    }
+}
+
+/// The watch was dropped.
+struct Ended;
+
+fn wait_for_quiet(signals: &Receiver<()>) -> Result<(), Ended> {
+    let began = Instant::now();
+    while began.elapsed() < RESTLESS_MAX {
+        match signals.recv_timeout(QUIET) {
+            Ok(()) => {}
+            Err(RecvTimeoutError::Timeout) => break,
+            Err(RecvTimeoutError::Disconnected) => return Err(Ended),
+        }
+    }
+    Ok(())
+}

@@ -1,3 +1,5 @@
+use cardan_gateway::Service;
+
 use super::*;
 
 fn resolve(yaml: &str) -> Result<Resolved, String> {

@@ -19,6 +19,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::output::Failure;
+use crate::state::StateEntry;
 
 use bounds::{EngineEntry, LimitsEntry, TimeoutsEntry};
 use plugins::LlmProxy;
@@ -57,6 +58,9 @@ pub(crate) struct File {
     /// What all plugins together may have. Read at the start only.
     #[serde(default)]
     engine: EngineEntry,
+    /// What survives a restart. Read at the start only.
+    #[serde(default)]
+    state: StateEntry,
     /// The request header that names a client's session; `x-session-id` unless said otherwise.
     #[serde(default)]
     session_header: Option<String>,
@@ -111,6 +115,7 @@ enum AmbiguousBodiesEntry {
 pub(crate) struct Resolved {
     pub(crate) listen: SocketAddr,
     pub(crate) engine: EngineBounds,
+    pub(crate) state: StateEntry,
     pub(crate) gateway: Config,
     pub(crate) plugins: Vec<PluginSpec>,
     /// Those of them that the file itself describes, as it does.
@@ -184,7 +189,8 @@ impl File {
         self.timeouts.apply(&mut gateway);
         let engine = self.engine.resolve();
         let entries = self.plugins.into_iter().filter(|entry| entry.enabled).collect();
-        Ok(Resolved { listen: self.listen, engine, gateway, plugins, entries, warnings })
+        let (listen, state) = (self.listen, self.state);
+        Ok(Resolved { listen, engine, state, gateway, plugins, entries, warnings })
     }
 }
 

@@ -12,6 +12,7 @@ mod inspect;
 mod output;
 mod schema;
 mod serve;
+mod state;
 mod validate;
 
 use std::process::ExitCode;

@@ -18,6 +18,7 @@ use crate::advice;
 use crate::args::{LogFormat, Serve, Shared};
 use crate::config::{self, EngineBounds, Resolved, environment, key_of};
 use crate::output::{self, Failure};
+use crate::state::{self, StateEntry};
 
 pub(crate) fn run(shared: &Shared, args: &Serve) -> Result<(), Failure> {
     log(shared, "info")?;
@@ -44,9 +45,9 @@ pub(crate) fn serve(
     // ends the process until clients are served.
     let hangups = runtime.block_on(async { listen_for(SignalKind::hangup()) })?;
     let seed = RandomState::new().hash_one(std::process::id());
-    let manager = Manager::new(engine(shared, resolved.engine)?, seed);
+    let manager = state::manager(engine(shared, resolved.engine)?, seed, path, &resolved.state)?;
     warn(&resolved.warnings);
-    let applied = apply(&manager, &resolved.plugins, Vec::new())?;
+    let applied = manager.start_with(&resolved.plugins, Vec::new()).map_err(not_applied)?;
     report(&applied, &[]);
     warn(&advice::about(&resolved.entries, &manager.snapshot()));
     let gateway = Gateway::new(resolved.gateway, manager.clone())
@@ -65,15 +66,18 @@ pub(crate) fn serve(
         })?;
         let signals = Signals::new(hangups)?;
         ready(address)?;
+        let supervision = tokio::spawn(manager.clone().supervise());
         let gateway_of_reloads = gateway.clone();
-        let engine = resolved.engine;
-        let reloads = Reloads { path: path.to_owned(), fixed, engine, manager, gateway: gateway_of_reloads };
+        let (engine, state) = (resolved.engine, resolved.state);
+        let reloads =
+            Reloads { path: path.to_owned(), fixed, engine, state, manager, gateway: gateway_of_reloads };
         let reloads = tokio::spawn(reloads.on(signals.reload, resolved.plugins));
         let outcome = tokio::select! {
             () = gateway.serve(listener, signals.stop.first()) => Ok(()),
             signal = signals.hurry.second() => Err(Failure::cut_off(signal)),
         };
         reloads.abort();
+        supervision.abort();
         outcome
     });
     // A reload that hangs, say on a file that is a pipe nobody writes to, does not keep the process alive.
@@ -130,10 +134,12 @@ pub(crate) fn apply(
     plugins: &[PluginSpec],
     pairings: Vec<Pairing>,
 ) -> Result<Applied, Failure> {
-    manager.apply_with(plugins, pairings).map_err(|ApplyError(wrong)| {
-        let wrong: Vec<String> = wrong.iter().map(|wrong| output::brief(wrong)).collect();
-        Failure::unusable(wrong.join("\n"))
-    })
+    manager.apply_with(plugins, pairings).map_err(not_applied)
+}
+
+fn not_applied(ApplyError(wrong): ApplyError) -> Failure {
+    let wrong: Vec<String> = wrong.iter().map(|wrong| output::brief(wrong)).collect();
+    Failure::unusable(wrong.join("\n"))
 }
 
 fn warn(warnings: &[String]) {
@@ -214,6 +220,7 @@ struct Reloads {
     /// Where the file said to listen at the start, if that counts.
     fixed: Option<SocketAddr>,
     engine: EngineBounds,
+    state: StateEntry,
     manager: Manager,
     gateway: Gateway,
 }
@@ -249,6 +256,11 @@ impl Reloads {
         if self.engine != resolved.engine {
             return Err(Failure::unusable(format_args!(
                 "{path}: engine: it cannot change while plugins run; start again for it"
+            )));
+        }
+        if self.state != resolved.state {
+            return Err(Failure::unusable(format_args!(
+                "{path}: state: it cannot change while plugins run; start again for it"
             )));
         }
         warn(&resolved.warnings);

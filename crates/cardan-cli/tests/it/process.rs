@@ -30,6 +30,8 @@ pub(crate) fn cardan() -> Command {
     command
         .env_remove("CARDAN_LOG")
         .env("CARDAN_CACHE_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"))
+        .env_remove("STATE_DIRECTORY")
+        .env("XDG_STATE_HOME", Path::new(env!("CARGO_TARGET_TMPDIR")).join("state"))
         // A backtrace in what it prints means that it panicked.
         .env("RUST_BACKTRACE", "1");
     command

@@ -1,0 +1,81 @@
+//! Where a gateway keeps what survives its end.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
+
+use cardan::Engine;
+use cardan_manager::{Manager, Restored, StateDir};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::config::environment;
+use crate::output::Failure;
+
+/// What survives a restart.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "State")]
+pub(crate) struct StateEntry {
+    /// A directory for this gateway alone, relative to this file. Unless said otherwise: `$STATE_DIRECTORY`,
+    /// or a folder for this file in the user's state directory.
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// The manager of a gateway with this configuration file, with the plugins that its state directory remembers.
+pub(crate) fn manager(
+    engine: Engine,
+    seed: u64,
+    config: &Path,
+    entry: &StateEntry,
+) -> Result<Manager, Failure> {
+    let Some(state) = open(config, entry)? else {
+        return Ok(Manager::new(engine, seed));
+    };
+    let dir = state.path().display().to_string();
+    let manager = Manager::with_state(engine, seed, state);
+    let Restored { plugins, lost } = manager.restore().map_err(Failure::failed)?;
+    tracing::info!(dir, plugins = plugins.join(", "), "state");
+    for (plugin, why) in lost {
+        tracing::error!(plugin, why, "was active when this gateway ended and cannot be loaded any more");
+    }
+    Ok(manager)
+}
+
+/// A directory that was asked for has to be there. Without the usual one the gateway runs, and forgets.
+fn open(config: &Path, entry: &StateEntry) -> Result<Option<StateDir>, Failure> {
+    if let Some(dir) = &entry.dir {
+        let dir = config.parent().unwrap_or(Path::new("")).join(dir);
+        return StateDir::open(&dir).map(Some).map_err(Failure::unusable);
+    }
+    let Some(dir) = usual(config) else {
+        tracing::warn!(
+            "no state is kept: set state: {{dir: ...}} or HOME to keep what is done through the admin API"
+        );
+        return Ok(None);
+    };
+    match StateDir::open(&dir) {
+        Ok(state) => Ok(Some(state)),
+        Err(why) => {
+            tracing::warn!(%why, "no state is kept: what is done through the admin API ends with this process");
+            Ok(None)
+        }
+    }
+}
+
+/// As systemd says, or the place the XDG base directory specification has, with a folder for each
+/// configuration file. A pipe has none.
+fn usual(config: &Path) -> Option<PathBuf> {
+    let absolute = |name| environment(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
+    // systemd separates several by colons.
+    let systemd =
+        environment("STATE_DIRECTORY").and_then(|dirs| Some(PathBuf::from(dirs.split(':').next()?)));
+    if let Some(dir) = systemd.filter(|dir| dir.is_absolute()) {
+        return Some(dir);
+    }
+    let base = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
+    let file = config.canonicalize().ok().filter(|file| file.is_file())?;
+    let mut hasher = DefaultHasher::new();
+    file.hash(&mut hasher);
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    Some(base.join("cardan").join(format!("{stem}-{:016x}", hasher.finish())))
+}

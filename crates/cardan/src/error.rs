@@ -29,6 +29,8 @@ pub enum ErrorKind {
     Link,
     /// The guest's start section or initialisation failed.
     Start(Fault),
+    /// The plugin itself refused to be loaded, at `plugin.load`.
+    Refused,
     /// A call failed.
     Call(Fault),
     /// The guest reported an error itself, with this return code.
@@ -77,7 +79,7 @@ impl Error {
     pub fn fault(&self) -> Fault {
         match self.0.kind {
             ErrorKind::Start(fault) | ErrorKind::Call(fault) => fault,
-            ErrorKind::Guest(_) => Fault::Trap,
+            ErrorKind::Guest(_) | ErrorKind::Refused => Fault::Trap,
             ErrorKind::Source | ErrorKind::Format | ErrorKind::Link | ErrorKind::Host => Fault::Host,
         }
     }

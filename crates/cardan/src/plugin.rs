@@ -3,6 +3,7 @@
 mod builder;
 mod held;
 mod inspection;
+mod load;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,6 +24,7 @@ pub use builder::PluginBuilder;
 pub use held::Held;
 use held::Kept;
 pub use inspection::{Import, Inspection};
+pub(crate) use load::LoadQuestion;
 
 /// One loaded version of a plugin. Cheap to clone; immutable but for its variables and instances.
 ///

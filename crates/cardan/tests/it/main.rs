@@ -20,6 +20,7 @@ mod hostile;
 mod http;
 mod instances;
 mod kernel;
+mod lifecycle;
 mod limits;
 mod linking;
 mod manifest;

@@ -11,7 +11,7 @@ use super::codec::{self, Report};
 use super::exports::{Export, Shape};
 use super::kernel::Kernel;
 use super::rewind::Rewindable;
-use super::state::{Heritage, State};
+use super::state::{Heritage, LastResponse, State};
 use super::wait::{Nested, Wait};
 use crate::limits::{CancelHandle, Pace};
 
@@ -146,6 +146,18 @@ impl Guest {
             .get_module_export(&mut self.store, &id)
             .and_then(wasmtime::Extern::into_func)
             .ok_or_else(|| wasmtime::format_err!("a function is gone from its module"))
+    }
+
+    /// What is left of the time that the instance may take now.
+    pub(crate) fn time_left(&self) -> Option<Duration> {
+        self.store.data().clock.left()
+    }
+
+    /// Forgets input and output of a call that belongs to the start.
+    pub(crate) fn forget_call(&mut self) -> wasmtime::Result<()> {
+        self.calls = 0;
+        self.store.data_mut().http = LastResponse::default();
+        self.kernel.begin(&mut self.store, &[]).map(drop)
     }
 
     /// Calls will leave what they did.

@@ -19,6 +19,7 @@ use crate::engine::{self, Engine, Room};
 use crate::grants::{HttpGrant, LogSink};
 use crate::host_function::HostFunction;
 use crate::limits::PAGE_BYTES;
+use crate::plugin::LoadQuestion;
 
 const WASI: &str = "wasi_snapshot_preview1";
 /// Pages behind a fused guest's memory that its first `memory.grow` may take.
@@ -44,6 +45,8 @@ pub(crate) struct Linking {
     pub(crate) wasi: Option<(BTreeMap<String, String>, GuestOutput)>,
     pub(crate) functions: Vec<HostFunction>,
     pub(crate) log: Arc<dyn LogSink>,
+    /// What a new instance is asked before it serves.
+    pub(crate) load: Option<LoadQuestion>,
 }
 
 impl Linking {
@@ -93,6 +96,7 @@ impl Linking {
             http: self.http,
             http_headers: self.http_headers,
             log: self.log,
+            load: self.load,
             wasi,
             slow: Arc::default(),
             probation: Probation::default(),

@@ -130,10 +130,7 @@ pub(crate) fn apply(
     plugins: &[PluginSpec],
     pairings: Vec<Pairing>,
 ) -> Result<Applied, Failure> {
-    manager.apply_with(plugins, pairings).map_err(|ApplyError(wrong)| {
-        let wrong: Vec<String> = wrong.iter().map(|wrong| output::brief(wrong)).collect();
-        Failure::unusable(wrong.join("\n"))
-    })
+    manager.apply_with(plugins, pairings).map_err(|ApplyError(wrong)| Failure::unusable(wrong.join("\n")))
 }
 
 fn warn(warnings: &[String]) {

@@ -13,7 +13,7 @@ use super::load::LoadQuestion;
 use super::{Admitted, Import, Inspection, Plugin, config_text};
 use crate::abi::Abi;
 use crate::abi::extism::manifest::{MAIN, Manifest, NamedModule};
-use crate::abi::extism::{GuestOutput, Linking, inspect};
+use crate::abi::extism::{CoreDumps, GuestOutput, Linking, inspect};
 use crate::dialect::{self, Dialect, Spoken};
 use crate::engine::Engine;
 use crate::error::ErrorKind;
@@ -242,8 +242,10 @@ impl PluginBuilder {
             LifeEvent { plugin: name.to_string(), version: self.version.clone(), reason: self.reason };
         let config = Value::Object(std::mem::take(&mut self.config_values));
         let load = LoadQuestion::of(inspection.dialect, &inspection.exports, event, &config)?;
+        let core_dumps = Arc::<CoreDumps>::default();
         let linking = Linking {
             load,
+            core_dumps: core_dumps.clone(),
             name: name.clone(),
             modules,
             mode: self.mode,
@@ -270,7 +272,8 @@ impl PluginBuilder {
             }
         }
         let dialect = inspection.dialect;
-        let admitted = Admitted { name: name.clone(), mode: self.mode, deadline, dialect, inspection, pool };
+        let admitted =
+            Admitted { name: name.clone(), mode: self.mode, deadline, dialect, inspection, pool, core_dumps };
         Ok(Plugin { admitted: Arc::new(admitted) })
     }
 

@@ -40,6 +40,7 @@ impl LoadQuestion {
         let start = |error: Error| match error.kind() {
             ErrorKind::Call(fault) => {
                 Error::new(ErrorKind::Start(fault), format!("plugin.load: {}", error.message()))
+                    .with_backtrace(error.backtrace().map(str::to_owned))
             }
             _ => error,
         };

@@ -8,6 +8,7 @@ use cardan_api::Fault;
 use wasmtime::{Func, Instance, ModuleExport, Store, TypedFunc, Val, WasmParams, WasmResults};
 
 use super::codec::{self, Report};
+use super::core_dump;
 use super::exports::{Export, Shape};
 use super::kernel::Kernel;
 use super::rewind::Rewindable;
@@ -97,7 +98,11 @@ impl Guest {
             self.spent = true;
             self.store.data().vars.clear();
         }
-        Report::read(&self.store, self.kernel, result, output_bytes_max)
+        let report = Report::read(&self.store, self.kernel, &result, output_bytes_max);
+        if report.fault.is_some() {
+            self.leave_core_dump(result.as_ref().err());
+        }
+        report
     }
 
     async fn run(&mut self, name: &str, export: Export, pace: Pace) -> wasmtime::Result<i32> {
@@ -158,6 +163,14 @@ impl Guest {
         self.calls = 0;
         self.store.data_mut().http = LastResponse::default();
         self.kernel.begin(&mut self.store, &[]).map(drop)
+    }
+
+    /// If somebody asked for one.
+    fn leave_core_dump(&mut self, cause: Option<&wasmtime::Error>) {
+        let core_dumps = self.store.data().shared.core_dumps.clone();
+        if core_dumps.is_due() {
+            core_dumps.keep(core_dump::write(&mut self.store, &self.main, self.kernel, cause));
+        }
     }
 
     /// Calls will leave what they did.

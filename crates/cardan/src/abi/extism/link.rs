@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cardan_api::{InstanceMode, Limits};
 use wasmtime::{Linker, Module};
 
+use super::core_dump::CoreDumps;
 use super::exports::{Exports, is_command};
 use super::fuse::{self, ENV};
 use super::host::{self, Outgoing};
@@ -47,6 +48,7 @@ pub(crate) struct Linking {
     pub(crate) log: Arc<dyn LogSink>,
     /// What a new instance is asked before it serves.
     pub(crate) load: Option<LoadQuestion>,
+    pub(crate) core_dumps: Arc<CoreDumps>,
 }
 
 impl Linking {
@@ -97,6 +99,7 @@ impl Linking {
             http_headers: self.http_headers,
             log: self.log,
             load: self.load,
+            core_dumps: self.core_dumps,
             wasi,
             slow: Arc::default(),
             probation: Probation::default(),

@@ -323,9 +323,9 @@ fn start_error(failure: &StartFailure) -> Error {
     let text = match (error.downcast_ref::<Exceeded>(), error.downcast_ref::<wasmtime::Trap>()) {
         (Some(exceeded), _) => exceeded.to_string(),
         (None, Some(wasmtime::Trap::Interrupt)) => "timeout while starting".to_owned(),
-        (None, _) => codec::text(error),
+        (None, _) => codec::brief_text(error),
     };
-    Error::new(ErrorKind::Start(codec::classify(error)), text)
+    Error::new(ErrorKind::Start(codec::classify(error)), text).with_backtrace(codec::backtrace(error))
 }
 
 /// At least as many pages as a module's memories have at first.

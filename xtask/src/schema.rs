@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::tool;
 
 /// Names that `cardan schema` knows.
-const SCHEMAS: [&str; 3] = ["config", "event", "verdict"];
+const SCHEMAS: [&str; 4] = ["config", "event", "verdict", "life"];
 
 pub(crate) fn update(root: &Path) -> Result<()> {
     for name in SCHEMAS {

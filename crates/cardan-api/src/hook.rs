@@ -15,7 +15,7 @@ pub type Attributes = Map<String, Value>;
 /// A named point in a host's life, as a zero-sized type.
 ///
 /// Hosts ask with `visit.ask::<H>(&mut event)`. The set is open: a crate may define hooks of its own.
-/// [`HOOKS`](crate::catalogue::HOOKS) lists those that configuration can name.
+/// [`HOOKS`](crate::catalogue::HOOKS) lists those of this crate.
 pub trait Hook: Sized + Send + Sync + 'static {
     /// The name in configuration, metrics and documents, for instance `http.request`.
     const NAME: &'static str;

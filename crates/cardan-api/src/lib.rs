@@ -15,6 +15,7 @@ pub mod fault;
 pub mod hook;
 pub mod http;
 pub mod instance;
+pub mod lifecycle;
 pub mod limits;
 pub mod manifest;
 pub mod path;

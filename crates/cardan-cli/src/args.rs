@@ -148,6 +148,8 @@ pub(crate) enum SchemaOf {
     Event,
     /// What it returns
     Verdict,
+    /// What it is given when it is loaded, unloaded, or at a tick
+    Life,
 }
 
 /// Accepts nothing at all too, since an empty variable counts as not set.

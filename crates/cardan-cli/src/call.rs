@@ -214,11 +214,22 @@ fn beginning(file: &Path) -> Vec<u8> {
 
 /// The error, with what to do about it where that is not in its words.
 pub(crate) fn explain(plugin: &Path, error: &Error) -> Failure {
-    let message = format!("{}{}", output::brief(&error.to_string()), advice(plugin, error));
+    let message = format!("{error}{}{}", advice(plugin, error), stopped_at(error));
     match error.kind() {
         ErrorKind::Source | ErrorKind::Format => Failure::unusable(message),
         _ => Failure::failed(message),
     }
+}
+
+/// Where the guest was.
+fn stopped_at(error: &Error) -> String {
+    let Some(backtrace) = error.backtrace() else { return String::new() };
+    // A module without names has only numbers for its functions.
+    let hint = match backtrace.contains("<wasm function ") {
+        true => "\n(functions have names where the plugin is built without stripping them)",
+        false => "",
+    };
+    format!("\nwhere the guest was, innermost first:\n{backtrace}{hint}")
 }
 
 fn advice(plugin: &Path, error: &Error) -> String {

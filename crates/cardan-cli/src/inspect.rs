@@ -62,7 +62,7 @@ fn text(found: &Inspection, loads: &Result<Plugin, cardan::Error>) -> String {
             "loads",
             match loads {
                 Ok(_) => "yes".to_owned(),
-                Err(error) => format!("no: {}", output::brief(&error.to_string())),
+                Err(error) => format!("no: {}", error),
             },
         ),
     ];

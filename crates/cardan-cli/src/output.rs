@@ -85,15 +85,6 @@ fn tame(message: &str) -> String {
     shown
 }
 
-/// A message about a trap without the guest's call stack, which comes first in it and says least.
-pub(crate) fn brief(message: &str) -> String {
-    let before = message.split_once("error while executing at wasm backtrace:");
-    match (before, message.rsplit_once("Caused by:")) {
-        (Some((before, _)), Some((_, cause))) => format!("{before}{}", cause.trim()),
-        _ => message.to_owned(),
-    }
-}
-
 /// Writes bytes to standard output as they are. A reader that has gone is no failure.
 pub(crate) fn raw(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();

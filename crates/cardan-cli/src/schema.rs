@@ -5,10 +5,11 @@ use crate::config;
 use crate::output::{self, Failure};
 
 pub(crate) fn run(args: &Schema) -> Result<(), Failure> {
-    let [(_, event), (_, verdict)] = cardan::dialect::cardan::schemas();
+    let [(_, event), (_, verdict), (_, life)] = cardan::dialect::cardan::schemas();
     match args.of {
         SchemaOf::Config => output::json(&config::schema()),
         SchemaOf::Event => output::raw(event.as_bytes()),
         SchemaOf::Verdict => output::raw(verdict.as_bytes()),
+        SchemaOf::Life => output::raw(life.as_bytes()),
     }
 }

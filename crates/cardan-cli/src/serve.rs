@@ -138,7 +138,6 @@ pub(crate) fn apply(
 }
 
 fn not_applied(ApplyError(wrong): ApplyError) -> Failure {
-    let wrong: Vec<String> = wrong.iter().map(|wrong| output::brief(wrong)).collect();
     Failure::unusable(wrong.join("\n"))
 }
 

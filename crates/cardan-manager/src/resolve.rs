@@ -164,9 +164,15 @@ fn based(host: &str, base: &Path) -> String {
 /// An error begins with the key below the binding.
 fn resolve_binding(entry: &BindingEntry) -> Result<BindingSpec, String> {
     let hook = NamedHook::find(&entry.hook).ok_or_else(|| {
-        let known = listed(HOOKS.iter().map(|hook| hook.name));
+        let known = listed(HOOKS.iter().filter(|hook| hook.is_bindable()).map(|hook| hook.name));
         format!("hook: there is no hook {:?}; there are {known}", entry.hook)
     })?;
+    if !hook.is_bindable() {
+        return Err(format!(
+            "hook: {} cannot be bound: every plugin that has an export for it is asked; take this binding out",
+            hook.name
+        ));
+    }
     let mut binding = BindingSpec::at(hook);
     if let Some(phase) = entry.phase {
         if !hook.phases.contains(&phase) {

@@ -199,7 +199,7 @@ impl BindingSpec {
     pub fn at(hook: &'static NamedHook) -> Self {
         Self {
             hook,
-            phase: hook.phases[0],
+            phase: hook.phases.first().copied().unwrap_or(Phase::Background),
             priority: Self::PRIORITY,
             deadline: None,
             on_fault: hook.on_fault,

@@ -12,9 +12,11 @@ mod properties;
 mod samples;
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use cardan_api::http::{Headers, HttpComplete, HttpRequest, HttpResponse};
+use cardan_api::lifecycle::{PluginLoad, PluginTick, PluginUnload};
 use cardan_api::{Attributes, BodyNeed, Hook, Phase, Verdict};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
@@ -28,6 +30,8 @@ pub(crate) fn recognise<'a>(exports: impl Iterator<Item = &'a str> + Clone) -> O
         Some(Dialect::Cardan)
     } else if any(&llmproxy::ENTRIES) {
         Some(Dialect::LlmProxy)
+    } else if any(&[cardan::LOAD, cardan::UNLOAD, cardan::TICK]) {
+        Some(Dialect::Cardan)
     } else {
         None
     }
@@ -48,6 +52,21 @@ pub struct Circumstances<'a> {
     pub attributes: &'a Attributes,
     /// The binding's configuration, an object.
     pub config: &'a Value,
+}
+
+impl<'a> Circumstances<'a> {
+    /// At a hook of the plugin's own life, where there is no visit and no binding.
+    pub fn of_life(config: &'a Value) -> Self {
+        static NONE: LazyLock<Attributes> = LazyLock::new(Attributes::new);
+        Self {
+            phase: Phase::Background,
+            body: BodyNeed::None,
+            visit: "",
+            session: "default",
+            attributes: &NONE,
+            config,
+        }
+    }
 }
 
 impl Circumstances<'_> {
@@ -164,6 +183,80 @@ impl Spoken for HttpComplete {
             Dialect::LlmProxy => llmproxy::decode_complete(document),
         }
     }
+}
+
+impl Spoken for PluginLoad {
+    fn entries(dialect: Dialect) -> &'static [&'static str] {
+        match dialect {
+            Dialect::Cardan => &[cardan::LOAD],
+            Dialect::LlmProxy => &[],
+        }
+    }
+
+    fn encode(dialect: Dialect, event: &Self::Event, about: Circumstances<'_>) -> Result<Vec<u8>, Malformed> {
+        match dialect {
+            Dialect::Cardan => cardan::life::encode::<Self>(event, about),
+            Dialect::LlmProxy => Err(unspoken::<Self>(dialect)),
+        }
+    }
+
+    fn decode(dialect: Dialect, _event: &Self::Event, document: &[u8]) -> Result<Verdict<Self>, Malformed> {
+        match dialect {
+            Dialect::Cardan => cardan::life::decode_load(document),
+            Dialect::LlmProxy => Err(unspoken::<Self>(dialect)),
+        }
+    }
+}
+
+impl Spoken for PluginUnload {
+    fn entries(dialect: Dialect) -> &'static [&'static str] {
+        match dialect {
+            Dialect::Cardan => &[cardan::UNLOAD],
+            Dialect::LlmProxy => &[],
+        }
+    }
+
+    fn encode(dialect: Dialect, event: &Self::Event, about: Circumstances<'_>) -> Result<Vec<u8>, Malformed> {
+        match dialect {
+            Dialect::Cardan => cardan::life::encode::<Self>(event, about),
+            Dialect::LlmProxy => Err(unspoken::<Self>(dialect)),
+        }
+    }
+
+    fn decode(dialect: Dialect, _event: &Self::Event, document: &[u8]) -> Result<Verdict<Self>, Malformed> {
+        match dialect {
+            Dialect::Cardan => cardan::life::decode_done(document),
+            Dialect::LlmProxy => Err(unspoken::<Self>(dialect)),
+        }
+    }
+}
+
+impl Spoken for PluginTick {
+    fn entries(dialect: Dialect) -> &'static [&'static str] {
+        match dialect {
+            Dialect::Cardan => &[cardan::TICK],
+            Dialect::LlmProxy => &[],
+        }
+    }
+
+    fn encode(dialect: Dialect, event: &Self::Event, about: Circumstances<'_>) -> Result<Vec<u8>, Malformed> {
+        match dialect {
+            Dialect::Cardan => cardan::life::encode_tick(event, about),
+            Dialect::LlmProxy => Err(unspoken::<Self>(dialect)),
+        }
+    }
+
+    fn decode(dialect: Dialect, _event: &Self::Event, document: &[u8]) -> Result<Verdict<Self>, Malformed> {
+        match dialect {
+            Dialect::Cardan => cardan::life::decode_done(document),
+            Dialect::LlmProxy => Err(unspoken::<Self>(dialect)),
+        }
+    }
+}
+
+/// For hooks that a dialect has no documents for, where configuration names an export all the same.
+fn unspoken<H: Hook>(dialect: Dialect) -> Malformed {
+    Malformed(format!("the dialect {dialect} has no document for the hook {}", H::NAME))
 }
 
 /// Header fields as documents show them: an object, names in lower case, fields of one name joined with a

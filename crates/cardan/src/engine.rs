@@ -12,6 +12,7 @@ pub(crate) mod ticker;
 pub(crate) mod visit_slots;
 
 use std::fmt;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -50,6 +51,9 @@ const KEEP_RESIDENT_SMALL_BYTES: usize = 64 << 10;
 pub(crate) const SPARE_PAGES: u32 = 8;
 /// Stack of a guest. A suspendable guest has this and as much again for the host's own frames.
 const GUEST_STACK_BYTES: usize = 512 << 10;
+
+/// Functions of a guest that are named when it is stopped, the innermost ones.
+const BACKTRACE_FRAMES_MAX: usize = 32;
 
 /// Where the fresh instance of a call comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -297,6 +301,7 @@ fn base_config() -> Config {
     config
         .epoch_interruption(true)
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        .wasm_backtrace_max_frames(NonZero::new(BACKTRACE_FRAMES_MAX))
         .max_wasm_stack(GUEST_STACK_BYTES)
         .async_stack_size(2 * GUEST_STACK_BYTES)
         .memory_init_cow(true)

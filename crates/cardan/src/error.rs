@@ -14,6 +14,7 @@ struct Inner {
     kind: ErrorKind,
     plugin: Option<String>,
     message: String,
+    backtrace: Option<String>,
 }
 
 /// What went wrong, as far as code may care.
@@ -29,6 +30,8 @@ pub enum ErrorKind {
     Link,
     /// The guest's start section or initialisation failed.
     Start(Fault),
+    /// The plugin itself refused to be loaded, at `plugin.load`.
+    Refused,
     /// A call failed.
     Call(Fault),
     /// The guest reported an error itself, with this return code.
@@ -39,7 +42,7 @@ pub enum ErrorKind {
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, plugin: None, message: message.into() }))
+        Self(Box::new(Inner { kind, plugin: None, message: message.into(), backtrace: None }))
     }
 
     pub(crate) fn source(message: impl Into<String>) -> Self {
@@ -62,6 +65,11 @@ impl Error {
         Self::new(ErrorKind::Call(fault), message)
     }
 
+    pub(crate) fn with_backtrace(mut self, backtrace: Option<String>) -> Self {
+        self.0.backtrace = backtrace;
+        self
+    }
+
     /// Names the plugin, unless somebody closer to the cause has.
     pub(crate) fn of(mut self, plugin: &str) -> Self {
         self.0.plugin.get_or_insert_with(|| plugin.to_owned());
@@ -77,9 +85,16 @@ impl Error {
     pub fn fault(&self) -> Fault {
         match self.0.kind {
             ErrorKind::Start(fault) | ErrorKind::Call(fault) => fault,
-            ErrorKind::Guest(_) => Fault::Trap,
+            ErrorKind::Guest(_) | ErrorKind::Refused => Fault::Trap,
             ErrorKind::Source | ErrorKind::Format | ErrorKind::Link | ErrorKind::Host => Fault::Host,
         }
+    }
+
+    /// Where the guest was when it was stopped: a line for each function, the innermost first, with its name
+    /// as far as the module says it. At most 32. Offsets are those of the module as it was compiled, kernel
+    /// included. `None` where no guest was stopped. Quotes the guest: not for clients.
+    pub fn backtrace(&self) -> Option<&str> {
+        self.0.backtrace.as_deref()
     }
 
     /// The message alone, without the plugin's name. It may quote the guest: not for clients.

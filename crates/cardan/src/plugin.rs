@@ -3,6 +3,7 @@
 mod builder;
 mod held;
 mod inspection;
+mod load;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use cardan_api::{Fault, InstanceMode, Verdict};
 use serde_json::Value;
 
-use crate::abi::extism::{Call, Guest, Report, Vars};
+use crate::abi::extism::{Call, CoreDumps, Guest, Report, Vars};
 use crate::dialect::{Circumstances, Dialect, Spoken};
 use crate::error::ErrorKind;
 use crate::limits::CancelHandle;
@@ -23,6 +24,7 @@ pub use builder::PluginBuilder;
 pub use held::Held;
 use held::Kept;
 pub use inspection::{Import, Inspection};
+pub(crate) use load::LoadQuestion;
 
 /// One loaded version of a plugin. Cheap to clone; immutable but for its variables and instances.
 ///
@@ -39,6 +41,7 @@ struct Admitted {
     dialect: Option<Dialect>,
     inspection: Inspection,
     pool: Arc<Pool>,
+    core_dumps: Arc<CoreDumps>,
 }
 
 impl fmt::Debug for Plugin {
@@ -114,7 +117,7 @@ impl Plugin {
     /// As [`Plugin::call`].
     pub async fn call_async(&self, export: &str, input: &[u8]) -> Result<Vec<u8>, Error> {
         let call = Call { export, input, deadline: self.admitted.deadline };
-        runtime::ambient(self.in_pool(call)).await.map_err(|error| error.of(&self.admitted.name))
+        runtime::ambient(self.in_pool(call)).await.map_err(|error| self.failed(error))
     }
 
     /// An instance of one's own, whose memory and variables persist from call to call, also after a
@@ -146,7 +149,30 @@ impl Plugin {
         question: Question<'_, H>,
     ) -> Result<Verdict<H>, Error> {
         let verdict = runtime::ambient(self.verdict(held, question)).await;
-        verdict.map_err(|error| error.of(&self.admitted.name))
+        verdict.map_err(|error| self.failed(error))
+    }
+
+    /// Has the next call that fails in its guest leave a core dump, to be had from
+    /// [`Plugin::take_core_dump`]. Making one takes milliseconds, once.
+    pub fn request_core_dump(&self) {
+        self.admitted.core_dumps.request();
+    }
+
+    /// The core dump that a call has left, in the format of WebAssembly's tool conventions: the frames of
+    /// the call, the memories and the mutable globals of its instance. It holds whatever the guest knew,
+    /// requests and secrets of its configuration included. Only the latest is kept, until it is taken.
+    pub fn take_core_dump(&self) -> Option<Vec<u8>> {
+        self.admitted.core_dumps.take()
+    }
+
+    fn failed(&self, error: Error) -> Error {
+        let error = error.of(&self.admitted.name);
+        if let Some(backtrace) = error.backtrace() {
+            let fault = error.fault().label();
+            let message = error.message();
+            tracing::debug!(target: "cardan::fault", plugin = %self.admitted.name, fault, backtrace, "{message}");
+        }
+        error
     }
 
     async fn verdict<H: Spoken>(
@@ -253,12 +279,8 @@ impl PluginInstance {
         if self.guest.is_spent()
             && let Err(error) = self.renew().await
         {
-            return Report {
-                code: -1,
-                error: Some(error.message().to_owned()),
-                output: Vec::new(),
-                fault: Some(error.fault()),
-            };
+            let backtrace = error.backtrace().map(str::to_owned);
+            return Report { backtrace, ..Report::refused(error.fault(), error.message()) };
         }
         let call = Call { export, input, deadline: self.plugin.admitted.deadline };
         self.guest.call(call).await
@@ -290,8 +312,9 @@ fn succeed(report: Report) -> Result<Vec<u8>, Error> {
         (code @ 0.., Fault::Trap) if code != 134 => ErrorKind::Guest(code),
         (_, fault) => ErrorKind::Call(fault),
     };
-    let message = report.error.unwrap_or_else(|| format!("the guest returned the code {}", report.code));
-    Err(Error::new(kind, message))
+    let message = report.cause.or(report.error);
+    let message = message.unwrap_or_else(|| format!("the guest returned the code {}", report.code));
+    Err(Error::new(kind, message).with_backtrace(report.backtrace))
 }
 
 /// The text form of a configuration value, for guests that read it with `config_get`.

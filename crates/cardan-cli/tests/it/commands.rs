@@ -338,7 +338,7 @@ fn json_documents() {
     );
     check(&validate("lisen: 1"), UNUSABLE, &[("/valid", json!(false))]);
 
-    for of in ["config", "event", "verdict"] {
+    for of in ["config", "event", "verdict", "life"] {
         let schema = run(&dir, &["schema", of]);
         check(&schema, 0, &[("/$schema", json!("https://json-schema.org/draft/2020-12/schema"))]);
     }

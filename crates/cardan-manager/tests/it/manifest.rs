@@ -101,6 +101,7 @@ fn errors_of_a_plugin() {
             "http.request, http.response, http.complete",
         ],
     );
+    check("bindings: [{hook: plugin.tick}]", &["plugin a: bindings[0].hook: plugin.tick cannot be bound"]);
     check(
         "bindings: [{hook: http.request, phase: post_flight}]",
         &[

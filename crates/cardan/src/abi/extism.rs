@@ -2,6 +2,7 @@
 
 mod call;
 mod codec;
+mod core_dump;
 mod exports;
 mod fuse;
 mod host;
@@ -19,6 +20,7 @@ mod wasi;
 
 pub(crate) use call::{Call, Guest};
 pub use codec::Report;
+pub(crate) use core_dump::CoreDumps;
 pub(crate) use link::Linking;
 pub(crate) use recognise::inspect;
 pub(crate) use state::State;

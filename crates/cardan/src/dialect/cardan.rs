@@ -20,6 +20,7 @@ use serde_json::value::RawValue;
 
 use super::{Circumstances, Malformed, ShownHeaders, check_field, write};
 
+pub(super) mod life;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,12 @@ pub const REQUEST: &str = "http_request";
 pub const RESPONSE: &str = "http_response";
 /// The export that answers `http.complete`.
 pub const COMPLETE: &str = "http_complete";
+/// The export that answers `plugin.load`.
+pub const LOAD: &str = "plugin_load";
+/// The export that answers `plugin.unload`.
+pub const UNLOAD: &str = "plugin_unload";
+/// The export that answers `plugin.tick`.
+pub const TICK: &str = "plugin_tick";
 
 /// What a plugin is given.
 #[derive(Serialize, JsonSchema)]
@@ -476,10 +483,11 @@ fn header_edits(edits: BTreeMap<String, Option<String>>) -> Result<Vec<HeaderEdi
 }
 
 /// The JSON Schemas of the documents, generated from the types above: file name in `docs/schema`, and text.
-pub fn schemas() -> [(&'static str, String); 2] {
+pub fn schemas() -> [(&'static str, String); 3] {
     let text = |schema: schemars::Schema| format!("{:#}\n", schema.as_value());
     [
         ("event.schema.json", text(schemars::schema_for!(EventDocument<'static>))),
         ("verdict.schema.json", text(schemars::schema_for!(VerdictDocument))),
+        ("life.schema.json", text(schemars::schema_for!(life::LifeDocument<'static>))),
     ]
 }

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cardan_api::http::{HttpComplete, HttpRequest, HttpResponse};
+use cardan_api::lifecycle::{LifeEvent, LifeReason, PluginLoad, PluginTick, PluginUnload};
 use cardan_api::{Capability, Fault, Hook, InstanceMode, Limits};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::load::LoadQuestion;
 use super::{Admitted, Import, Inspection, Plugin, config_text};
 use crate::abi::Abi;
 use crate::abi::extism::manifest::{MAIN, Manifest, NamedModule};
-use crate::abi::extism::{GuestOutput, Linking, inspect};
+use crate::abi::extism::{CoreDumps, GuestOutput, Linking, inspect};
 use crate::dialect::{self, Dialect, Spoken};
 use crate::engine::Engine;
 use crate::error::ErrorKind;
@@ -33,6 +35,10 @@ pub struct PluginBuilder {
     mode: InstanceMode,
     limits: Limits,
     config: BTreeMap<String, String>,
+    /// The same as it was given, for documents.
+    config_values: Map<String, Value>,
+    version: String,
+    reason: LifeReason,
     allowed_hosts: Option<Vec<String>>,
     allowed_paths: BTreeMap<String, String>,
     http_headers: bool,
@@ -59,6 +65,9 @@ impl PluginBuilder {
             mode: InstanceMode::Fresh,
             limits: Limits::default(),
             config: BTreeMap::new(),
+            config_values: Map::new(),
+            version: String::new(),
+            reason: LifeReason::default(),
             allowed_hosts: None,
             allowed_paths: BTreeMap::new(),
             http_headers: false,
@@ -73,6 +82,18 @@ impl PluginBuilder {
     /// The name in errors, logs and metrics, instead of the file's.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
+        self
+    }
+
+    /// The author's version, which the plugin is told at `plugin.load`.
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = version.into();
+        self
+    }
+
+    /// Why the plugin is loaded, which it is told at `plugin.load`.
+    pub fn life_reason(mut self, reason: LifeReason) -> Self {
+        self.reason = reason;
         self
     }
 
@@ -96,7 +117,9 @@ impl PluginBuilder {
 
     /// A value that guests read with `config_get`.
     pub fn config(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.config.insert(key.into(), value.into());
+        let (key, value) = (key.into(), value.into());
+        self.config_values.insert(key.clone(), Value::String(value.clone()));
+        self.config.insert(key, value);
         self
     }
 
@@ -105,6 +128,7 @@ impl PluginBuilder {
     pub fn config_object(mut self, object: &Value) -> Self {
         for (key, value) in object.as_object().into_iter().flatten() {
             self.config.insert(key.clone(), config_text(value));
+            self.config_values.insert(key.clone(), value.clone());
         }
         self
     }
@@ -214,7 +238,14 @@ impl PluginBuilder {
             nursery: self.engine.nursery().clone(),
             visit_slots: self.engine.visit_slots().clone(),
         };
+        let event =
+            LifeEvent { plugin: name.to_string(), version: self.version.clone(), reason: self.reason };
+        let config = Value::Object(std::mem::take(&mut self.config_values));
+        let load = LoadQuestion::of(inspection.dialect, &inspection.exports, event, &config)?;
+        let core_dumps = Arc::<CoreDumps>::default();
         let linking = Linking {
+            load,
+            core_dumps: core_dumps.clone(),
             name: name.clone(),
             modules,
             mode: self.mode,
@@ -241,7 +272,8 @@ impl PluginBuilder {
             }
         }
         let dialect = inspection.dialect;
-        let admitted = Admitted { name: name.clone(), mode: self.mode, deadline, dialect, inspection, pool };
+        let admitted =
+            Admitted { name: name.clone(), mode: self.mode, deadline, dialect, inspection, pool, core_dumps };
         Ok(Plugin { admitted: Arc::new(admitted) })
     }
 
@@ -249,6 +281,7 @@ impl PluginBuilder {
     fn adopt(&mut self, manifest: &Manifest) -> Result<Vec<NamedModule>, Error> {
         for (key, value) in &manifest.config {
             self.config.entry(key.clone()).or_insert_with(|| value.clone());
+            self.config_values.entry(key.clone()).or_insert_with(|| Value::String(value.clone()));
         }
         if self.allowed_hosts.is_none() {
             self.allowed_hosts.clone_from(&manifest.allowed_hosts);
@@ -280,12 +313,14 @@ impl PluginBuilder {
         let exports = found.functions.iter().map(String::as_str);
         let dialect = self.dialect.or_else(|| dialect::recognise(exports));
         let hooks = dialect.map(|dialect| hooks(dialect, &found.functions)).unwrap_or_default();
+        let lifecycle = dialect.map(|dialect| lifecycle(dialect, &found.functions)).unwrap_or_default();
         let imports = found.imports.into_iter().map(|(module, name, _)| Import { module, name });
         let imports: Vec<Import> = imports.collect();
         Ok(Inspection {
             abi: Abi::Extism,
             dialect,
             hooks,
+            lifecycle,
             capabilities: capabilities(&imports),
             exports: found.functions,
             imports,
@@ -297,11 +332,23 @@ impl PluginBuilder {
     }
 }
 
+fn answers<H: Spoken>(dialect: Dialect, exports: &[String]) -> Option<&'static str> {
+    let entries = <H as Spoken>::entries(dialect);
+    entries.iter().any(|entry| exports.iter().any(|export| export == entry)).then_some(<H as Hook>::NAME)
+}
+
+fn lifecycle(dialect: Dialect, exports: &[String]) -> Vec<&'static str> {
+    [
+        answers::<PluginLoad>(dialect, exports),
+        answers::<PluginUnload>(dialect, exports),
+        answers::<PluginTick>(dialect, exports),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
 fn hooks(dialect: Dialect, exports: &[String]) -> Vec<&'static str> {
-    fn answers<H: Spoken>(dialect: Dialect, exports: &[String]) -> Option<&'static str> {
-        let entries = <H as Spoken>::entries(dialect);
-        entries.iter().any(|entry| exports.iter().any(|export| export == entry)).then_some(<H as Hook>::NAME)
-    }
     [
         answers::<HttpRequest>(dialect, exports),
         answers::<HttpResponse>(dialect, exports),

@@ -16,6 +16,8 @@ pub struct Inspection {
     pub dialect: Option<Dialect>,
     /// Hooks it can be bound to.
     pub hooks: Vec<&'static str>,
+    /// Hooks of its own life that it has an export for; nobody binds them.
+    pub lifecycle: Vec<&'static str>,
     /// Exported functions, as declared.
     pub exports: Vec<String>,
     /// Imported functions, as declared.

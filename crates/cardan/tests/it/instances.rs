@@ -146,8 +146,9 @@ fn a_program_that_cannot_start_loads() {
     for linkage in Linkage::BOTH {
         let plugin = linkage.plugin(guest(functions).as_bytes()).load().unwrap();
         let error = plugin.call("_start", "").unwrap_err();
-        assert!(
-            error.message().starts_with("error while executing at wasm backtrace:"),
+        assert_eq!(
+            error.message(),
+            "wasm trap: wasm `unreachable` instruction executed",
             "{linkage:?}: {error}"
         );
         let missing = format!(r#"{functions} (import "nowhere" "f" (func))"#);

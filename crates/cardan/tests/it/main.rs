@@ -14,12 +14,14 @@ mod wasi;
 
 mod cache;
 mod codes;
+mod dumps;
 mod features;
 mod host;
 mod hostile;
 mod http;
 mod instances;
 mod kernel;
+mod lifecycle;
 mod limits;
 mod linking;
 mod manifest;

@@ -8,10 +8,11 @@ use cardan_api::Fault;
 use wasmtime::{Func, Instance, ModuleExport, Store, TypedFunc, Val, WasmParams, WasmResults};
 
 use super::codec::{self, Report};
+use super::core_dump;
 use super::exports::{Export, Shape};
 use super::kernel::Kernel;
 use super::rewind::Rewindable;
-use super::state::{Heritage, State};
+use super::state::{Heritage, LastResponse, State};
 use super::wait::{Nested, Wait};
 use crate::limits::{CancelHandle, Pace};
 
@@ -97,7 +98,11 @@ impl Guest {
             self.spent = true;
             self.store.data().vars.clear();
         }
-        Report::read(&self.store, self.kernel, result, output_bytes_max)
+        let report = Report::read(&self.store, self.kernel, &result, output_bytes_max);
+        if report.fault.is_some() {
+            self.leave_core_dump(result.as_ref().err());
+        }
+        report
     }
 
     async fn run(&mut self, name: &str, export: Export, pace: Pace) -> wasmtime::Result<i32> {
@@ -146,6 +151,26 @@ impl Guest {
             .get_module_export(&mut self.store, &id)
             .and_then(wasmtime::Extern::into_func)
             .ok_or_else(|| wasmtime::format_err!("a function is gone from its module"))
+    }
+
+    /// What is left of the time that the instance may take now.
+    pub(crate) fn time_left(&self) -> Option<Duration> {
+        self.store.data().clock.left()
+    }
+
+    /// Forgets input and output of a call that belongs to the start.
+    pub(crate) fn forget_call(&mut self) -> wasmtime::Result<()> {
+        self.calls = 0;
+        self.store.data_mut().http = LastResponse::default();
+        self.kernel.begin(&mut self.store, &[]).map(drop)
+    }
+
+    /// If somebody asked for one.
+    fn leave_core_dump(&mut self, cause: Option<&wasmtime::Error>) {
+        let core_dumps = self.store.data().shared.core_dumps.clone();
+        if core_dumps.is_due() {
+            core_dumps.keep(core_dump::write(&mut self.store, &self.main, self.kernel, cause));
+        }
     }
 
     /// Calls will leave what they did.

@@ -1,7 +1,7 @@
 //! What a finished call means: Extism's return codes, errors and output.
 
 use cardan_api::Fault;
-use wasmtime::{GcHeapOutOfMemory, Trap};
+use wasmtime::{GcHeapOutOfMemory, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::kernel::Kernel;
@@ -16,6 +16,8 @@ use crate::limits::{Exceeded, MemoryFull};
 const TRAP_CODE: i32 = 134;
 /// Longest text of an error that is taken from a guest; what is beyond is cut off.
 const ERROR_BYTES_MAX: usize = 1 << 20;
+/// Longest backtrace: names of functions are the guest's.
+const BACKTRACE_BYTES_MAX: usize = 8 << 10;
 
 /// Everything one call to an Extism export brought, with the values of Extism's own interface: code and
 /// error are independent of each other, and there may be output beside either.
@@ -30,19 +32,31 @@ pub struct Report {
     pub output: Vec<u8>,
     /// Why the call counts as failed. `None` for code 0 without an error.
     pub fault: Option<Fault>,
+    /// Where the guest was when it was stopped: a line for each function, the innermost first, with its
+    /// name as far as the module says it. Offsets are those of the module as it was compiled.
+    pub backtrace: Option<String>,
+    /// The error without the backtrace that the reference begins it with.
+    pub(crate) cause: Option<String>,
 }
 
 impl Report {
     /// A call that could not begin.
-    pub(super) fn refused(fault: Fault, error: impl Into<String>) -> Self {
-        Self { code: -1, error: Some(error.into()), output: Vec::new(), fault: Some(fault) }
+    pub(crate) fn refused(fault: Fault, error: impl Into<String>) -> Self {
+        Self {
+            code: -1,
+            error: Some(error.into()),
+            output: Vec::new(),
+            fault: Some(fault),
+            backtrace: None,
+            cause: None,
+        }
     }
 
     /// Reads the result of a call that did begin.
     pub(super) fn read(
         store: &wasmtime::Store<State>,
         kernel: Kernel,
-        result: wasmtime::Result<i32>,
+        result: &wasmtime::Result<i32>,
         output_bytes_max: u64,
     ) -> Self {
         let output = kernel.output(store);
@@ -61,16 +75,22 @@ impl Report {
         let reported = kernel.error(store).map(error_text);
         match (result, reported) {
             (Ok(code), error) => {
-                let failed = code != 0 || error.is_some();
-                Self { code, error, output, fault: failed.then_some(Fault::Trap) }
+                let failed = *code != 0 || error.is_some();
+                let fault = failed.then_some(Fault::Trap);
+                Self { code: *code, error, output, fault, backtrace: None, cause: None }
             }
             (Err(cause), Some(error)) => {
-                Self { code: -1, error: Some(error), output, fault: Some(classify(&cause)) }
+                let fault = Some(classify(cause));
+                let backtrace = backtrace(cause);
+                Self { code: -1, error: Some(error), output, fault, backtrace, cause: None }
             }
             (Err(cause), None) => {
-                let (code, error) = failure(&cause);
-                let fault = (code != 0).then(|| classify(&cause));
-                Self { code, error, output, fault }
+                let (code, error) = failure(cause);
+                let fault = (code != 0).then(|| classify(cause));
+                let backtrace = backtrace(cause).filter(|_| fault.is_some());
+                let brief = backtrace.is_some() && error.as_deref() == Some(&*text(cause));
+                let brief = brief.then(|| brief_text(cause));
+                Self { code, error, output, fault, backtrace, cause: brief }
             }
         }
     }
@@ -154,6 +174,25 @@ pub(super) fn all_taken(cause: &wasmtime::Error) -> Option<String> {
 
 fn is_timeout(cause: &wasmtime::Error) -> bool {
     matches!(cause.downcast_ref::<HttpRefusal>(), Some(HttpRefusal::Timeout))
+}
+
+/// Where the guest was.
+pub(super) fn backtrace(cause: &wasmtime::Error) -> Option<String> {
+    let backtrace = cause.downcast_ref::<WasmBacktrace>().filter(|trace| !trace.frames().is_empty())?;
+    let text = backtrace.to_string();
+    let mut lines = text.split_once('\n').map_or("", |(_heading, frames)| frames).to_owned();
+    if lines.len() > BACKTRACE_BYTES_MAX {
+        lines.truncate(lines.floor_char_boundary(BACKTRACE_BYTES_MAX));
+        lines.push_str("...");
+    }
+    Some(lines)
+}
+
+/// The error and its causes, without where the guest was.
+pub(super) fn brief_text(cause: &wasmtime::Error) -> String {
+    let skipped = usize::from(cause.downcast_ref::<WasmBacktrace>().is_some());
+    let layers: Vec<String> = cause.chain().skip(skipped).map(ToString::to_string).collect();
+    layers.join(": ")
 }
 
 /// The reference's text, which is the outermost layer only, with the causes that it leaves out.

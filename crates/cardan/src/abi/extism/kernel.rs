@@ -41,6 +41,10 @@ impl Kernel {
         Self { memory }
     }
 
+    pub(super) fn memory(self) -> Memory {
+        self.memory
+    }
+
     /// Starts a call: forgets everything of the last one and hands over the input. `false` when there is
     /// no room for it.
     pub(super) fn begin(self, mut store: impl AsContextMut, input: &[u8]) -> wasmtime::Result<bool> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cardan_api::{InstanceMode, Limits};
 use wasmtime::{Linker, Module};
 
+use super::core_dump::CoreDumps;
 use super::exports::{Exports, is_command};
 use super::fuse::{self, ENV};
 use super::host::{self, Outgoing};
@@ -19,6 +20,7 @@ use crate::engine::{self, Engine, Room};
 use crate::grants::{HttpGrant, LogSink};
 use crate::host_function::HostFunction;
 use crate::limits::PAGE_BYTES;
+use crate::plugin::LoadQuestion;
 
 const WASI: &str = "wasi_snapshot_preview1";
 /// Pages behind a fused guest's memory that its first `memory.grow` may take.
@@ -44,6 +46,9 @@ pub(crate) struct Linking {
     pub(crate) wasi: Option<(BTreeMap<String, String>, GuestOutput)>,
     pub(crate) functions: Vec<HostFunction>,
     pub(crate) log: Arc<dyn LogSink>,
+    /// What a new instance is asked before it serves.
+    pub(crate) load: Option<LoadQuestion>,
+    pub(crate) core_dumps: Arc<CoreDumps>,
 }
 
 impl Linking {
@@ -93,6 +98,8 @@ impl Linking {
             http: self.http,
             http_headers: self.http_headers,
             log: self.log,
+            load: self.load,
+            core_dumps: self.core_dumps,
             wasi,
             slow: Arc::default(),
             probation: Probation::default(),

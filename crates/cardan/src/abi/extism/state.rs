@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use cardan_api::{InstanceMode, Limits};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
+use super::core_dump::CoreDumps;
 use super::exports::Exports;
 use super::kernel::Kernel;
 use super::log::LogQuota;
@@ -14,6 +15,7 @@ use super::vars::Vars;
 use super::wasi::WasiGrant;
 use crate::grants::{HttpGrant, LogSink};
 use crate::limits::{CancelHandle, Clock, Meter, Metered, Pace};
+use crate::plugin::LoadQuestion;
 
 /// Calls on a stack of their own before a plugin is trusted to return by itself.
 const PROBATION_CALLS: u32 = 16;
@@ -24,6 +26,8 @@ pub(crate) struct Shared {
     pub(super) http: Option<HttpGrant>,
     pub(super) http_headers: bool,
     pub(super) log: Arc<dyn LogSink>,
+    pub(super) load: Option<LoadQuestion>,
+    pub(super) core_dumps: Arc<CoreDumps>,
     pub(super) may_wait: bool,
     /// Calls leave instances of libraries behind, until the store is dropped.
     pub(super) leaves_instances: bool,

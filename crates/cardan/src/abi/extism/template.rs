@@ -77,7 +77,8 @@ impl Template {
             Linkage::Fused { start, .. } if shared.mode != InstanceMode::Shared => {
                 // What a guest finds out when it starts (a random number, the time, a variable) differs
                 // from instance to instance. One that asks nobody always begins the same.
-                let starts = start.is_some() || !shared.exports.initialisers().is_empty();
+                let starts =
+                    start.is_some() || shared.load.is_some() || !shared.exports.initialisers().is_empty();
                 let asks = starts && main.imports().len() > 0;
                 engine.dirty_pages().filter(|_| !asks).and_then(|pages| Rewinding::plan(main, pages))
             }
@@ -125,6 +126,9 @@ impl Template {
         let mut guest = Guest { store, main, kernel, calls: 0, spent: false, rewindable: None };
         let initialised = self.initialise(&mut guest).await;
         initialised.map_err(|error| start_error(&StartFailure::Run(error)))?;
+        if let Some(load) = &self.shared.load {
+            load.ask(&mut guest).await?;
+        }
         guest.store.data_mut().end_log();
         guest.rewindable =
             self.rewinding.as_ref().and_then(|rewinding| rewinding.prepare(&guest.main, &mut guest.store));
@@ -319,9 +323,9 @@ fn start_error(failure: &StartFailure) -> Error {
     let text = match (error.downcast_ref::<Exceeded>(), error.downcast_ref::<wasmtime::Trap>()) {
         (Some(exceeded), _) => exceeded.to_string(),
         (None, Some(wasmtime::Trap::Interrupt)) => "timeout while starting".to_owned(),
-        (None, _) => codec::text(error),
+        (None, _) => codec::brief_text(error),
     };
-    Error::new(ErrorKind::Start(codec::classify(error)), text)
+    Error::new(ErrorKind::Start(codec::classify(error)), text).with_backtrace(codec::backtrace(error))
 }
 
 /// At least as many pages as a module's memories have at first.

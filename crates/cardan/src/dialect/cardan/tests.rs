@@ -258,3 +258,27 @@ fn schemas_are_checked_in() {
         assert!(kept == text, "docs/schema/{name} is not what the types say: run `cargo xtask schema`");
     }
 }
+
+#[test]
+fn life_documents() {
+    let config = serde_json::json!({"key": "v"});
+    let about = Circumstances::of_life(&config);
+    let event = cardan_api::lifecycle::LifeEvent {
+        plugin: "mask".to_owned(),
+        version: "1.0".to_owned(),
+        reason: cardan_api::lifecycle::LifeReason::Reload,
+    };
+    let document = life::encode::<cardan_api::lifecycle::PluginLoad>(&event, about).unwrap();
+    schema::check_life(&serde_json::from_slice(&document).unwrap());
+    assert_eq!(
+        String::from_utf8(document).unwrap(),
+        r#"{"hook":"plugin.load","plugin":{"name":"mask","version":"1.0"},"reason":"reload","config":{"key":"v"}}"#
+    );
+    let event = cardan_api::lifecycle::TickEvent { plugin: "mask".to_owned(), version: String::new() };
+    let document = life::encode_tick(&event, about).unwrap();
+    schema::check_life(&serde_json::from_slice(&document).unwrap());
+    assert_eq!(
+        String::from_utf8(document).unwrap(),
+        r#"{"hook":"plugin.tick","plugin":{"name":"mask","version":""},"config":{"key":"v"}}"#
+    );
+}

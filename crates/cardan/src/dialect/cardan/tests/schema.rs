@@ -1,4 +1,4 @@
-//! As much of JSON Schema as the two schemas use. A keyword it does not know is a panic, so that none goes
+//! As much of JSON Schema as the schemas use. A keyword it does not know is a panic, so that none goes
 //! unchecked.
 
 use serde_json::{Map, Value};
@@ -8,6 +8,11 @@ use super::super::schemas;
 pub(super) fn check_event(document: &Value) {
     let schema = parsed(0);
     assert!(is_valid(document, &schema, &schema), "no valid event: {document:#}");
+}
+
+pub(super) fn check_life(document: &Value) {
+    let schema = parsed(2);
+    assert!(is_valid(document, &schema, &schema), "no valid life document: {document:#}");
 }
 
 pub(super) fn is_verdict(document: &Value) -> bool {

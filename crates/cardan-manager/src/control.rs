@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use cardan_api::lifecycle::LifeReason;
 use serde::Serialize;
 
 use crate::chain::{answers, bindings};
@@ -302,7 +303,7 @@ impl Manager {
             return conflict("its file holds what is active; replace the file first");
         }
         let spec = before.spec().clone();
-        let version = self.load(&spec).and_then(|plugin| {
+        let version = self.load(&spec, LifeReason::Canary).and_then(|plugin| {
             answers(&plugin, &bindings(&before.active)?)
                 .map_err(|why| format!("plugin {name}: the canary cannot stand in: {why}"))?;
             let (number, loaded_at) = (before.next_number(), SystemTime::now());

@@ -23,6 +23,7 @@ mod installed;
 mod chain;
 
 mod pairing;
+mod retiring;
 mod snapshot;
 mod spread;
 

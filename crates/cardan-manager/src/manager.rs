@@ -8,11 +8,13 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use cardan::{Engine, Plugin};
+use cardan_api::lifecycle::LifeReason;
 
 use crate::chain::bindings;
 use crate::installed::{Earlier, Installed};
 use crate::ledger::{EventKind, Ledger};
 use crate::pairing::{Pairing, Pairs, Slot};
+use crate::retiring::Retiring;
 use crate::snapshot::Snapshot;
 use crate::spec::{Owner, PluginSpec};
 use crate::spread::mix;
@@ -26,11 +28,11 @@ const SESSION: &str = "default";
 /// Owns the plugins of a process. Clones are the same manager.
 #[derive(Clone, Debug)]
 pub struct Manager {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     engine: Engine,
     current: ArcSwap<Snapshot>,
     /// Held while a deployment is applied, so that the next one starts from its outcome.
@@ -39,6 +41,7 @@ struct Shared {
     seed: u64,
     ledger: Ledger,
     state: Option<StateDir>,
+    pub(crate) retiring: Retiring,
 }
 
 /// What [`Manager::apply`] did.
@@ -88,6 +91,7 @@ impl Manager {
                 seed,
                 ledger: Ledger::new(),
                 state,
+                retiring: Retiring::default(),
             }),
         }
     }
@@ -196,7 +200,7 @@ impl Manager {
     pub(crate) fn next_of(&self, before: Option<&Arc<Installed>>, spec: &PluginSpec) -> Result<Next, String> {
         let failed = |why: String| format!("plugin {}: {why}", spec.name);
         let Some(before) = before else {
-            let run = Arc::new(Run::new(self.load(spec)?));
+            let run = Arc::new(Run::new(self.load(spec, LifeReason::Start)?));
             let version = self.version(1, spec, run).map_err(failed)?;
             return Ok(Next::Loaded(Arc::new(Installed::new(version))));
         };
@@ -209,7 +213,7 @@ impl Manager {
             let version = self.version(before.next_number(), spec, active.run.clone()).map_err(failed)?;
             return Ok(Next::Kept(Arc::new(before.with_active(version))));
         }
-        let run = Arc::new(Run::new(self.load(spec)?));
+        let run = Arc::new(Run::new(self.load(spec, LifeReason::Reload)?));
         let version = self.version(before.next_number(), spec, run).map_err(failed)?;
         Ok(Next::Loaded(Arc::new(before.with_active(version))))
     }
@@ -278,8 +282,8 @@ impl Manager {
     }
 
     /// Loads what a spec asks for, and keeps its module.
-    pub(crate) fn load(&self, spec: &PluginSpec) -> Result<Plugin, String> {
-        let plugin = self.load_from(spec, &spec.source)?;
+    pub(crate) fn load(&self, spec: &PluginSpec, reason: LifeReason) -> Result<Plugin, String> {
+        let plugin = self.load_from(spec, &spec.source, reason)?;
         if let Some(state) = &self.shared.state {
             let kept = state.keep(&spec.source, &plugin.inspection().digest);
             kept.map_err(|why| format!("plugin {}: {why}", spec.name))?;
@@ -287,12 +291,19 @@ impl Manager {
         Ok(plugin)
     }
 
-    pub(crate) fn load_from(&self, spec: &PluginSpec, source: &Path) -> Result<Plugin, String> {
+    pub(crate) fn load_from(
+        &self,
+        spec: &PluginSpec,
+        source: &Path,
+        reason: LifeReason,
+    ) -> Result<Plugin, String> {
         let mut plugin = self
             .shared
             .engine
             .plugin(source)
             .name(&spec.name)
+            .version(&spec.version)
+            .life_reason(reason)
             .mode(spec.mode)
             .limits(spec.limits.clone())
             .ready_instances(spec.ready)
@@ -351,6 +362,7 @@ impl Change<'_> {
             state.write(next.plugins.iter().map(|plugin| plugin.record()).collect())?;
         }
         shared.current.store(Arc::new(next));
+        shared.retiring.note(&self.old, &shared.current.load());
         shared.ledger.event(None, EventKind::Applied { generation });
         Ok(generation)
     }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use cardan_api::lifecycle::LifeReason;
+
 use crate::installed::{Earlier, Installed};
 use crate::ledger::{EventKind, Reason};
 use crate::manager::Manager;
@@ -64,20 +66,20 @@ impl Manager {
             enabled: record.enabled,
             declined: record.declined.clone(),
             earlier: earlier.map(Arc::new).collect(),
-            ..Installed::new(self.loaded_again(active)?)
+            ..Installed::new(self.loaded_again(active, LifeReason::Start)?)
         })
     }
 
     /// An earlier version, loaded.
     pub(crate) fn revive(&self, earlier: &Earlier) -> Result<Arc<Version>, String> {
-        earlier.version.clone().map_or_else(|| self.loaded_again(&earlier.record), Ok)
+        earlier.version.clone().map_or_else(|| self.loaded_again(&earlier.record, LifeReason::Rollback), Ok)
     }
 
-    fn loaded_again(&self, record: &VersionRecord) -> Result<Arc<Version>, String> {
+    fn loaded_again(&self, record: &VersionRecord, reason: LifeReason) -> Result<Arc<Version>, String> {
         let spec = &record.spec;
         let kept = self.state().map(|state| state.artifact(&record.digest)).filter(|kept| kept.exists());
         // A manifest of several modules is not kept.
-        let plugin = self.load_from(spec, kept.as_deref().unwrap_or(&spec.source))?;
+        let plugin = self.load_from(spec, kept.as_deref().unwrap_or(&spec.source), reason)?;
         let found = &plugin.inspection().digest;
         if *found != record.digest {
             return Err(format!(

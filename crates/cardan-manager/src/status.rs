@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use cardan_api::{BodyNeed, Capability, Dialect, Fault, FaultPolicy, InstanceMode, Limits, Phase};
@@ -109,6 +110,8 @@ pub struct VersionStatus {
     pub ready_instances: usize,
     /// What it was asked, hook by hook.
     pub counts: Vec<HookCounts>,
+    /// Times it was asked at `plugin.tick`, and how many of them failed.
+    pub ticks: (u64, u64),
 }
 
 impl VersionStatus {
@@ -254,10 +257,12 @@ impl Manager {
 }
 
 fn version_status(version: &Version) -> VersionStatus {
+    let ticks = &version.run.ticks;
     VersionStatus {
         loaded: true,
         ready_instances: version.plugin().ready_instances(),
         counts: version.run.tally.counts(),
+        ticks: (ticks.asked.load(Ordering::Relaxed), ticks.failed.load(Ordering::Relaxed)),
         ..recorded_status(&version.record())
     }
 }
@@ -282,6 +287,7 @@ fn recorded_status(record: &VersionRecord) -> VersionStatus {
         loaded: false,
         ready_instances: 0,
         counts: Vec::new(),
+        ticks: (0, 0),
     }
 }
 

@@ -1,6 +1,7 @@
 //! One version of a plugin.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::SystemTime;
 
 use cardan::Plugin;
@@ -29,11 +30,21 @@ pub(crate) struct Run {
     pub(crate) plugin: Plugin,
     pub(crate) health: Health,
     pub(crate) tally: Tally,
+    pub(crate) ticks: Ticks,
+}
+
+/// Ticks of one version.
+#[derive(Debug, Default)]
+pub(crate) struct Ticks {
+    pub(crate) asked: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    /// One is under way.
+    pub(crate) busy: AtomicBool,
 }
 
 impl Run {
     pub(crate) fn new(plugin: Plugin) -> Self {
-        Self { plugin, health: Health::default(), tally: Tally::default() }
+        Self { plugin, health: Health::default(), tally: Tally::default(), ticks: Ticks::default() }
     }
 }
 

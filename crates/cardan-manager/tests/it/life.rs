@@ -250,6 +250,65 @@ async fn quarantine_stays_closed_half_opens_and_can_be_ended() {
     assert_eq!(format!("{:?}", counts.faults), "[(Trap, 5), (Quarantined, 2)]");
 }
 
+/// A plugin that stamps requests with `ticked` once it was asked twice at `plugin.tick`.
+fn ticking() -> String {
+    let [before, after] =
+        [r#"{"verdict":"continue"}"#, r#"{"verdict":"continue","edits":{"headers":{"x-stamp":"ticked"}}}"#];
+    let quoted = |text: &str| text.bytes().map(|byte| format!("\\{byte:02x}")).collect::<String>();
+    format!(
+        r#"(module
+          (import "extism:host/env" "alloc" (func $alloc (param i64) (result i64)))
+          (import "extism:host/env" "store_u8" (func $store_u8 (param i64 i32)))
+          (import "extism:host/env" "output_set" (func $output_set (param i64 i64)))
+          (memory 1)
+          (global $ticks (mut i32) (i32.const 0))
+          (data (i32.const 0) "{}") (data (i32.const 4096) "{}")
+          (func $say (param $from i32) (param $length i32)
+            (local $block i64) (local $i i32)
+            (local.set $block (call $alloc (i64.extend_i32_u (local.get $length))))
+            (loop $next
+              (call $store_u8 (i64.add (local.get $block) (i64.extend_i32_u (local.get $i)))
+                (i32.load8_u (i32.add (local.get $from) (local.get $i))))
+              (br_if $next (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (local.get $length))))
+            (call $output_set (local.get $block) (i64.extend_i32_u (local.get $length))))
+          (func (export "plugin_tick")
+            (global.set $ticks (i32.add (global.get $ticks) (i32.const 1)))
+            (call $say (i32.const 0) (i32.const {})))
+          (func (export "http_request")
+            (if (i32.ge_u (global.get $ticks) (i32.const 2))
+              (then (call $say (i32.const 4096) (i32.const {})))
+              (else (call $say (i32.const 0) (i32.const {}))))))"#,
+        quoted(before),
+        quoted(after),
+        before.len(),
+        after.len(),
+        before.len()
+    )
+}
+
+#[tokio::test]
+async fn a_plugin_is_asked_from_time_to_time() {
+    let rig = Rig::new();
+    let (manager, file) = (&rig.manager, rig.file("s.wat"));
+    write(&file, &ticking());
+    let tick = Some(Duration::from_millis(20));
+    let mode = cardan_api::InstanceMode::Shared;
+    manager.install(&PluginSpec { tick, mode, ..by_operator("s", &file) }).unwrap();
+    assert_eq!(stamped(manager).await, "nothing");
+    let supervised = tokio::spawn(manager.clone().supervise());
+    while stamped(manager).await != "ticked" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (asked, failed) = manager.plugin("s").unwrap().active.ticks;
+    assert!(asked >= 2 && failed == 0, "{asked} {failed}");
+    manager.disable("s").unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let asked = manager.plugin("s").unwrap().active.ticks.0;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(manager.plugin("s").unwrap().active.ticks.0, asked, "not while it is switched off");
+    supervised.abort();
+}
+
 #[tokio::test]
 async fn visits_are_recorded_with_what_they_changed() {
     let rig = Rig::new();

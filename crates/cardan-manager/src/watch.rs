@@ -22,11 +22,9 @@ const QUIET: Duration = Duration::from_millis(150);
 const RESTLESS_MAX: Duration = Duration::from_secs(2);
 /// A look that nobody asked for: some file systems tell nothing.
 const PACE: Duration = Duration::from_secs(5);
-/// Looks in a row at which a file has to be missing before its plugin goes. Some tools replace a file by
-/// removing it first, and a guard must not stand open meanwhile.
-const MISSING_LOOKS: u32 = 2;
-/// Between two looks at a file that is missing.
-const MISSING_PAUSE: Duration = Duration::from_secs(1);
+/// How long a file has to be missing before its plugin goes. Some tools replace a file by removing it first,
+/// and a guard must not stand open meanwhile.
+const MISSING_MAX: Duration = Duration::from_secs(1);
 
 /// What a look at the folder finds.
 #[derive(Debug, Clone, Default)]
@@ -54,9 +52,12 @@ impl FolderWatch {
     pub fn start(manager: Manager, folder: PathBuf, look: Arc<Look>) -> Self {
         let (stop, signals) = channel();
         let wake = stop.clone();
-        let watcher = notify::recommended_watcher(move |_event| {
-            // The thread has ended, or is ending.
-            let _ = wake.send(());
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // Looking is reading, which is an event too.
+            if !event.is_ok_and(|event| event.kind.is_access()) {
+                // The thread has ended, or is ending.
+                let _ = wake.send(());
+            }
         });
         let watcher = watcher.and_then(|mut watcher| {
             watcher.watch(&folder, RecursiveMode::Recursive)?;
@@ -71,7 +72,7 @@ impl FolderWatch {
             manager,
             folder,
             look,
-            missing: Vec::new(),
+            missing: HashMap::new(),
             problems: problems.clone(),
             tried: HashMap::new(),
         };
@@ -94,8 +95,8 @@ struct Watched {
     manager: Manager,
     folder: PathBuf,
     look: Arc<Look>,
-    /// Names whose files were missing at so many looks in a row.
-    missing: Vec<(String, u32)>,
+    /// Names whose files are missing, and since when.
+    missing: HashMap<String, Instant>,
     problems: Arc<Mutex<Vec<(PathBuf, String)>>>,
     /// What each name was last made of, or could not be made of.
     tried: HashMap<String, (PluginSpec, Stamp)>,
@@ -112,7 +113,7 @@ fn stamp(file: &Path) -> Stamp {
 impl Watched {
     fn run(&mut self, signals: &Receiver<()>) {
         loop {
-            let patience = if self.missing.is_empty() { PACE } else { MISSING_PAUSE };
+            let patience = if self.missing.is_empty() { PACE } else { MISSING_MAX };
             match signals.recv_timeout(patience) {
                 Ok(()) => match wait_for_quiet(signals) {
                     Ok(()) => self.look(),
@@ -152,12 +153,11 @@ impl Watched {
                 && !specs.iter().any(|found| found.name == spec.name)
                 && !spec.source.exists()
         });
-        let mut missing = Vec::new();
+        let mut missing = HashMap::new();
         for spec in gone {
-            let before = self.missing.iter().find(|(name, _)| *name == spec.name);
-            let looks = before.map_or(0, |(_, looks)| *looks) + 1;
-            if looks < MISSING_LOOKS {
-                missing.push((spec.name.clone(), looks));
+            let since = self.missing.get(&spec.name).copied().unwrap_or_else(Instant::now);
+            if since.elapsed() < MISSING_MAX {
+                missing.insert(spec.name.clone(), since);
                 continue;
             }
             self.tried.remove(&spec.name);

@@ -23,6 +23,9 @@ pub struct Limits {
     pub start_deadline: Duration,
     /// Instances alive at once, over all modes.
     pub instances_max: u32,
+    /// Calls that may wait for an instance to be free, while that many are in use. Those beyond are
+    /// [`Fault::Busy`](crate::Fault::Busy) at once.
+    pub queue_max: u32,
     /// Bytes of all variables together, keys included.
     pub var_bytes_max: u64,
     /// Bytes of one HTTP response body fetched by a guest.
@@ -41,6 +44,7 @@ impl Default for Limits {
             deadline: None,
             start_deadline: Duration::from_secs(10),
             instances_max: 256,
+            queue_max: 1024,
             var_bytes_max: 1 << 20,
             http_response_bytes_max: 50 << 20,
             fuel: None,

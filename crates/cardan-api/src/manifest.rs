@@ -3,6 +3,7 @@
 //! The types here only say which keys there are. What they mean is resolved where it is acted on, in
 //! `cardan-manager`.
 
+mod limits;
 pub mod llmproxy;
 mod units;
 
@@ -17,6 +18,7 @@ use crate::fault::FaultPolicy;
 use crate::hook::{BodyNeed, Phase};
 use crate::instance::InstanceMode;
 
+pub use limits::LimitsEntry;
 pub use units::{Bytes, Milliseconds};
 
 /// One plugin in `cardan.yaml`.
@@ -58,30 +60,6 @@ pub struct PluginEntry {
 
 fn yes() -> bool {
     true
-}
-
-/// Limits in `cardan.yaml`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct LimitsEntry {
-    /// Linear memory of one instance; 64 MiB unless said otherwise.
-    pub memory: Option<Bytes>,
-    /// Elements of one instance's tables; 100,000 unless said otherwise.
-    pub table_elements: Option<u64>,
-    /// Output of one call; 64 MiB unless said otherwise.
-    pub output: Option<Bytes>,
-    /// Time of one call; 500 ms unless said otherwise.
-    pub deadline: Option<Milliseconds>,
-    /// Time for start section and initialisation; 10 s unless said otherwise.
-    pub start_deadline: Option<Milliseconds>,
-    /// Instances alive at once; 256 unless said otherwise.
-    pub instances: Option<u32>,
-    /// Instances kept ready for calls to come; 2 unless said otherwise, none where instances are shared.
-    pub ready: Option<u32>,
-    /// All variables together; 1 MiB unless said otherwise.
-    pub vars: Option<Bytes>,
-    /// One HTTP response that the plugin fetches; 50 MiB unless said otherwise.
-    pub http_response: Option<Bytes>,
 }
 
 /// Grants in `cardan.yaml`.

@@ -93,10 +93,16 @@ pub(crate) fn engine(shared: &Shared, bounds: EngineBounds) -> Result<Engine, Fa
     if cache_dir.is_none() && !shared.no_cache {
         tracing::info!("no compile cache: set HOME, XDG_CACHE_HOME or CARDAN_CACHE_DIR to start faster");
     }
-    let EngineBounds { pool_instances, memory_bytes_max } = bounds;
+    let EngineBounds { pool_instances, memory_bytes_max, stack_bytes } = bounds;
     let http: Option<Arc<dyn HttpClient>> = Some(Arc::new(http));
-    let config =
-        EngineConfig { cache_dir, pool_instances, memory_bytes_max, http, ..EngineConfig::default() };
+    let config = EngineConfig {
+        cache_dir,
+        pool_instances,
+        memory_bytes_max,
+        stack_bytes,
+        http,
+        ..EngineConfig::default()
+    };
     Engine::new(config).map_err(|error| Failure::failed(format_args!("{error}; or run with --no-cache")))
 }
 

@@ -115,6 +115,8 @@ fn resolve_limits(asked: &LimitsEntry, deadline: Duration) -> Result<Limits, Str
         deadline: Some(asked.deadline.map_or(deadline, Milliseconds::duration)),
         start_deadline: asked.start_deadline.map_or(defaults.start_deadline, Milliseconds::duration),
         instances_max: asked.instances.unwrap_or(defaults.instances_max),
+        queue_max: asked.queue.unwrap_or(defaults.queue_max),
+        fuel: asked.fuel,
         var_bytes_max: asked.vars.map_or(defaults.var_bytes_max, |it| it.0),
         http_response_bytes_max: asked.http_response.map_or(defaults.http_response_bytes_max, |it| it.0),
         ..defaults
@@ -122,6 +124,9 @@ fn resolve_limits(asked: &LimitsEntry, deadline: Duration) -> Result<Limits, Str
     let never = |key: &str| Err(format!("limits.{key}: it is 0, so the plugin could never answer"));
     if limits.instances_max == 0 {
         return never("instances");
+    }
+    if limits.fuel == Some(0) {
+        return never("fuel");
     }
     if limits.deadline == Some(Duration::ZERO) {
         return never("deadline");

@@ -13,6 +13,7 @@ pub(crate) mod visit_slots;
 
 use std::fmt;
 use std::num::NonZero;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -49,8 +50,12 @@ const KEEP_RESIDENT_BYTES: usize = 2 << 20;
 const KEEP_RESIDENT_SMALL_BYTES: usize = 64 << 10;
 /// Pages of a slot beyond what a plugin may have, for a memory that a convention adds.
 pub(crate) const SPARE_PAGES: u32 = 8;
-/// Stack of a guest. A suspendable guest has this and as much again for the host's own frames.
-const GUEST_STACK_BYTES: usize = 512 << 10;
+/// Stack of a guest, unless the embedder says otherwise. A suspendable guest has this and as much again for
+/// the host's own frames.
+const GUEST_STACK_BYTES: u32 = 512 << 10;
+/// What can be asked for: with less hardly any guest runs, and with more one could use up the stack of the
+/// thread that calls it, of which threads have 2 MiB.
+const GUEST_STACK_BYTES_RANGE: RangeInclusive<u32> = 64 << 10..=1 << 20;
 
 /// Functions of a guest that are named when it is stopped, the innermost ones.
 const BACKTRACE_FRAMES_MAX: usize = 32;
@@ -81,6 +86,10 @@ pub struct EngineConfig {
     /// not made, which is [`Fault::Busy`](cardan_api::Fault::Busy); one that would grow beyond ends its
     /// call, as at its own limit.
     pub memory_bytes_max: Option<u64>,
+    /// Stack that one call of a guest may use, from 64 KiB to 1 MiB; `None` means 512 KiB. It is one for all
+    /// plugins, since compiled code of one engine checks against one bound. A guest that needs more is
+    /// stopped: [`Fault::Trap`](cardan_api::Fault::Trap).
+    pub stack_bytes: Option<u32>,
     /// Where fresh instances come from.
     pub isolation: Isolation,
     /// What carries out the HTTP requests that guests are granted. Without one they are refused.
@@ -93,6 +102,7 @@ impl fmt::Debug for EngineConfig {
             .field("cache_dir", &self.cache_dir)
             .field("pool_instances", &self.pool_instances)
             .field("memory_bytes_max", &self.memory_bytes_max)
+            .field("stack_bytes", &self.stack_bytes)
             .field("isolation", &self.isolation)
             .field("http", &self.http.is_some())
             .finish()
@@ -100,6 +110,10 @@ impl fmt::Debug for EngineConfig {
 }
 
 impl EngineConfig {
+    fn stack_bytes(&self) -> usize {
+        self.stack_bytes.unwrap_or(GUEST_STACK_BYTES) as usize
+    }
+
     fn pool_instances(&self) -> u32 {
         self.pool_instances.unwrap_or(POOL_INSTANCES).max(1)
     }
@@ -144,8 +158,15 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// When the cache directory cannot be made, or belongs to somebody else.
+    /// When the cache directory cannot be made, or belongs to somebody else, or the stack is of a size that
+    /// cannot be had.
     pub fn new(config: EngineConfig) -> Result<Self, Error> {
+        if let Some(bytes) = config.stack_bytes.filter(|bytes| !GUEST_STACK_BYTES_RANGE.contains(bytes)) {
+            let (least, most) = (GUEST_STACK_BYTES_RANGE.start(), GUEST_STACK_BYTES_RANGE.end());
+            return Err(Error::host(format!(
+                "engine.stack (EngineConfig::stack_bytes) is {bytes} bytes; it can be from {least} to {most}"
+            )));
+        }
         let cache = config.cache_dir.as_deref().map(CompileCache::open).transpose()?;
         let dirty_pages = match config.isolation {
             Isolation::Auto => DirtyPages::open().map(Arc::new),
@@ -254,7 +275,7 @@ impl Engine {
         if let Some(engine) = made.get() {
             return Ok(engine);
         }
-        let mut config = base_config();
+        let mut config = base_config(&self.shared.config);
         config.consume_fuel(room == Room::Metered);
         let engine = wasmtime::Engine::new(&config)
             .map_err(|error| Error::host(format!("this machine cannot run WebAssembly: {error:#}")))?;
@@ -296,14 +317,14 @@ pub(crate) fn is_pool_full(error: &wasmtime::Error) -> bool {
 }
 
 /// What all engines have in common. Everything here is part of the compile cache's key.
-fn base_config() -> Config {
+fn base_config(asked: &EngineConfig) -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
         .wasm_backtrace_max_frames(NonZero::new(BACKTRACE_FRAMES_MAX))
-        .max_wasm_stack(GUEST_STACK_BYTES)
-        .async_stack_size(2 * GUEST_STACK_BYTES)
+        .max_wasm_stack(asked.stack_bytes())
+        .async_stack_size(2 * asked.stack_bytes())
         .memory_init_cow(true)
         // Nothing of ours runs two guests' tasks in one store, and components are slower with it.
         .concurrency_support(false)
@@ -349,7 +370,7 @@ fn pooled_config(config: &EngineConfig, keep_resident_bytes: usize) -> Config {
         .decommit_batch_size(1)
         // On wasmtime 48 it overlooks swapped-out pages; see `dirty_pages.rs`.
         .pagemap_scan(Enabled::No);
-    let mut engine = base_config();
+    let mut engine = base_config(config);
     engine.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     engine
 }

@@ -41,6 +41,6 @@ pub use error::{Error, ErrorKind};
 pub use grants::{HttpClient, HttpExchange, HttpFailure, HttpReply, LogLevel, LogSink, TracingLog};
 pub use host_function::{HostCall, HostError, HostFunction, ValueType};
 pub use limits::CancelHandle;
-pub use plugin::{Held, Import, Inspection, Plugin, PluginBuilder, PluginInstance, Question};
+pub use plugin::{Held, Import, Inspection, Plugin, PluginBuilder, PluginInstance, Question, Usage};
 pub use source::{Source, digest, file_digest};
 pub use wasmtime::Val;

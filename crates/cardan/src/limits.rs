@@ -3,7 +3,7 @@
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cardan_api::Limits;
@@ -127,6 +127,30 @@ impl Drop for Share {
     }
 }
 
+/// What all instances of one plugin have come to, counted.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) alive: AtomicUsize,
+    pub(crate) started: AtomicU64,
+    pub(crate) memory_bytes_seen: AtomicU64,
+}
+
+/// One instance among them, alive until it is dropped.
+struct Counted(Arc<Tally>);
+
+impl Counted {
+    fn new(tally: Arc<Tally>) -> Self {
+        tally.alive.fetch_add(1, Ordering::Relaxed);
+        Self(tally)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.alive.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Counts an instance's memory and tables.
 pub(crate) struct Meter {
     memory_bytes_max: u64,
@@ -135,6 +159,8 @@ pub(crate) struct Meter {
     table_elements_left: u64,
     growth: Option<Growth>,
     share: Option<Share>,
+    counted: Counted,
+    memory_bytes: u64,
     starting: bool,
     /// First sizes of the memories that were made after the start.
     late_bytes: u64,
@@ -150,7 +176,7 @@ struct Growth {
 }
 
 impl Meter {
-    pub(crate) fn new(limits: &Limits, budget: Option<&Arc<MemoryBudget>>) -> Self {
+    pub(crate) fn new(limits: &Limits, budget: Option<&Arc<MemoryBudget>>, tally: Arc<Tally>) -> Self {
         let growth = limits.growth_pages_max.map(u64::from);
         Self {
             memory_bytes_max: limits.memory_bytes_max,
@@ -159,6 +185,8 @@ impl Meter {
             table_elements_left: limits.table_elements_max,
             growth: growth.map(|pages| Growth { pages_max: pages, pages_left: pages }),
             share: budget.map(|budget| Share { budget: budget.clone(), bytes: 0 }),
+            counted: Counted::new(tally),
+            memory_bytes: 0,
             starting: true,
             late_bytes: 0,
             agreed_bytes: 0,
@@ -186,9 +214,17 @@ impl Meter {
     /// Instantiation is over; from here on only growth counts against `max_pages`.
     pub(crate) fn started(&mut self) {
         self.starting = false;
+        self.counted.0.started.fetch_add(1, Ordering::Relaxed);
+        self.note_memory();
         if let Some(growth) = &mut self.growth {
             growth.pages_left = growth.pages_max;
         }
+    }
+}
+
+impl Meter {
+    fn note_memory(&self) {
+        self.counted.0.memory_bytes_seen.fetch_max(self.memory_bytes, Ordering::Relaxed);
     }
 }
 
@@ -226,6 +262,10 @@ impl ResourceLimiter for Meter {
         }
         self.memory_bytes_left = own_left;
         self.agreed_bytes = bytes;
+        self.memory_bytes += bytes;
+        if !self.starting {
+            self.note_memory();
+        }
         if !self.starting && current == 0 {
             self.late_bytes += bytes;
         }
@@ -236,6 +276,7 @@ impl ResourceLimiter for Meter {
     fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
         let bytes = std::mem::take(&mut self.agreed_bytes);
         self.memory_bytes_left += bytes;
+        self.memory_bytes -= bytes;
         if let Some(growth) = &mut self.growth {
             growth.pages_left += bytes.div_ceil(PAGE_BYTES);
         }

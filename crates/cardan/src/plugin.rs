@@ -8,15 +8,17 @@ mod load;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cardan_api::{Fault, InstanceMode, Verdict};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::abi::extism::{Call, CoreDumps, Guest, Report, Vars};
 use crate::dialect::{Circumstances, Dialect, Spoken};
 use crate::error::ErrorKind;
-use crate::limits::CancelHandle;
+use crate::limits::{CancelHandle, Tally};
 use crate::pool::{Permit, Pool};
 use crate::{Error, runtime};
 
@@ -42,6 +44,7 @@ struct Admitted {
     inspection: Inspection,
     pool: Arc<Pool>,
     core_dumps: Arc<CoreDumps>,
+    tally: Arc<Tally>,
 }
 
 impl fmt::Debug for Plugin {
@@ -51,6 +54,21 @@ impl fmt::Debug for Plugin {
             .field("digest", &self.admitted.inspection.digest)
             .finish_non_exhaustive()
     }
+}
+
+/// What a plugin's instances use: see [`Plugin::usage`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// Instances alive: running, waiting to be called, or waiting to be cleared away.
+    pub instances: usize,
+    /// Those of them that the next calls find ready.
+    pub ready: usize,
+    /// Calls that wait for an instance to be free.
+    pub waiting: usize,
+    /// Instances made since the plugin was loaded.
+    pub started: u64,
+    /// The most linear memory that one instance has had, as sized, the convention's own included.
+    pub memory_bytes_max_seen: u64,
 }
 
 /// One question to a plugin, for [`Plugin::ask`].
@@ -95,6 +113,18 @@ impl Plugin {
     /// How many instances are ready for a call to come.
     pub fn ready_instances(&self) -> usize {
         self.admitted.pool.ready_count()
+    }
+
+    /// What its instances use at this moment, and have used since it was loaded.
+    pub fn usage(&self) -> Usage {
+        let Admitted { pool, tally, .. } = &*self.admitted;
+        Usage {
+            instances: tally.alive.load(Ordering::Relaxed),
+            ready: pool.ready_count(),
+            waiting: pool.waiting(),
+            started: tally.started.load(Ordering::Relaxed),
+            memory_bytes_max_seen: tally.memory_bytes_seen.load(Ordering::Relaxed),
+        }
     }
 
     /// Calls an export with some bytes and returns its output. Blocks; inside of an async runtime use

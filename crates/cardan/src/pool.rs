@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::num::NonZero;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,8 @@ pub(crate) struct Pool {
     ready_wanted: usize,
     ready_max: usize,
     permits: Arc<Semaphore>,
+    queue_max: usize,
+    waiting: AtomicUsize,
     /// What each visit's instance is taken from beside the permits, and how much of it.
     visit_slots: Option<(VisitSlots, u32)>,
     nursery: Arc<Nursery>,
@@ -80,6 +82,8 @@ pub(crate) struct Permit {
 pub(crate) struct PoolPlan {
     pub(crate) mode: InstanceMode,
     pub(crate) instances_max: u32,
+    /// Calls that may wait for one of them.
+    pub(crate) queue_max: u32,
     /// Instances to keep ready ahead of calls.
     pub(crate) ready_wanted: u32,
     pub(crate) nursery: Arc<Nursery>,
@@ -100,6 +104,8 @@ impl Pool {
             ready_wanted,
             ready_max: ready_wanted + threads * KEPT_PER_THREAD,
             permits: Arc::new(Semaphore::new(plan.instances_max.max(1) as usize)),
+            queue_max: plan.queue_max as usize,
+            waiting: AtomicUsize::new(0),
             visit_slots: visits.then_some((plan.visit_slots, slots)),
             nursery: plan.nursery,
             this: this.clone(),
@@ -116,7 +122,7 @@ impl Pool {
         &self,
         deadline: Option<Duration>,
     ) -> Result<(Permit, Option<Duration>), Error> {
-        let own = acquire(&self.permits, 1, deadline).await;
+        let own = self.acquire(&self.permits, 1, deadline).await?;
         let (instance, deadline) = own.ok_or_else(|| {
             busy(
                 "all instances of the plugin are in use; raise limits.instances of the plugin \
@@ -128,7 +134,7 @@ impl Pool {
         };
         // More than there are would never come.
         let count = of_all.max.min(*slots);
-        let kept = acquire(&of_all.free, count, deadline).await;
+        let kept = self.acquire(&of_all.free, count, deadline).await?;
         let (kept, deadline) = kept.ok_or_else(|| {
             busy(format!(
                 "visits keep all {} slots of the pool that visits of all plugins may keep; raise engine.instances \
@@ -137,6 +143,32 @@ impl Pool {
             ))
         })?;
         Ok((Permit { instance, visit_slots: Some(kept) }, deadline))
+    }
+
+    /// Waits for some of `permits`, at most for `left`, unless too many wait already. Returns what is left of
+    /// that time; `None` when it is over.
+    async fn acquire(
+        &self,
+        permits: &Arc<Semaphore>,
+        count: u32,
+        left: Option<Duration>,
+    ) -> Result<Option<(OwnedSemaphorePermit, Option<Duration>)>, Error> {
+        if let Ok(permit) = permits.clone().try_acquire_many_owned(count) {
+            return Ok(Some((permit, left)));
+        }
+        let _waiting = Waiting::enter(&self.waiting, self.queue_max).ok_or_else(|| {
+            busy(format!(
+                "{} calls wait for an instance already; raise limits.queue of the plugin (Limits::queue_max) to \
+                 let more wait, or limits.instances to have them served",
+                self.queue_max
+            ))
+        })?;
+        Ok(acquire(permits, count, left).await)
+    }
+
+    /// How many calls wait for an instance to be free.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// A ready instance, else one that can be put back to its beginning, else a new one.
@@ -304,15 +336,28 @@ impl Nursed for Pool {
     }
 }
 
+/// A call among those that wait, until it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn enter(waiting: &'a AtomicUsize, max: usize) -> Option<Self> {
+        let more = |now: usize| (now < max).then_some(now + 1);
+        waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Self(waiting))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Waits for some of `permits`, at most for `left`. Returns what is left of that time.
 async fn acquire(
     permits: &Arc<Semaphore>,
     count: u32,
     left: Option<Duration>,
 ) -> Option<(OwnedSemaphorePermit, Option<Duration>)> {
-    if let Ok(permit) = permits.clone().try_acquire_many_owned(count) {
-        return Some((permit, left));
-    }
     let since = Instant::now();
     let waited = permits.clone().acquire_many_owned(count);
     let permit = tokio::time::timeout(left.unwrap_or(WAIT_MAX), waited).await.ok()?.ok()?;

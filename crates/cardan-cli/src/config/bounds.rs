@@ -59,6 +59,8 @@ pub(super) struct EngineEntry {
     /// The memories of all instances together, as large as they are and not as much of them as is used; 4 GiB
     /// unless said otherwise.
     memory: Option<Bytes>,
+    /// Stack of one call of a plugin, from 64 KiB to 1 MiB; 512 KiB unless said otherwise.
+    stack: Option<Bytes>,
 }
 
 /// What all plugins together may have.
@@ -66,6 +68,7 @@ pub(super) struct EngineEntry {
 pub(crate) struct EngineBounds {
     pub(crate) pool_instances: Option<u32>,
     pub(crate) memory_bytes_max: Option<u64>,
+    pub(crate) stack_bytes: Option<u32>,
 }
 
 impl LimitsEntry {
@@ -101,6 +104,8 @@ impl EngineEntry {
         EngineBounds {
             pool_instances: self.instances.map(NonZero::get),
             memory_bytes_max: Some(self.memory.map_or(ENGINE_MEMORY_BYTES_MAX, |bytes| bytes.0)),
+            // What is too much is refused by the engine.
+            stack_bytes: self.stack.map(|bytes| u32::try_from(bytes.0).unwrap_or(u32::MAX)),
         }
     }
 }

@@ -42,6 +42,7 @@ async fn policies() {
         ("output_bad_status", "protocol"),
         ("output_header_injection", "protocol"),
         ("output_header_name", "protocol"),
+        ("http_file_scheme", "denied"),
     ] {
         let source = format!("hostile/{guest}.wat");
         let limits = "{deadline: 200ms}";

@@ -9,6 +9,7 @@
 mod apply;
 mod faults;
 mod instances;
+mod killed;
 mod life;
 mod llmproxy;
 mod manifest;

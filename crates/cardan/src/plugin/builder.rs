@@ -19,6 +19,7 @@ use crate::engine::Engine;
 use crate::error::ErrorKind;
 use crate::grants::{HostList, HttpExchange, HttpGrant, LogSink, NoClient, TracingLog};
 use crate::host_function::HostFunction;
+use crate::limits::Tally;
 use crate::pool::{Pool, PoolPlan};
 use crate::source::{Content, Source};
 use crate::{Error, module, runtime};
@@ -234,6 +235,7 @@ impl PluginBuilder {
         let plan = PoolPlan {
             mode: self.mode,
             instances_max: self.limits.instances_max,
+            queue_max: self.limits.queue_max,
             ready_wanted: self.ready_instances,
             nursery: self.engine.nursery().clone(),
             visit_slots: self.engine.visit_slots().clone(),
@@ -242,10 +244,11 @@ impl PluginBuilder {
             LifeEvent { plugin: name.to_string(), version: self.version.clone(), reason: self.reason };
         let config = Value::Object(std::mem::take(&mut self.config_values));
         let load = LoadQuestion::of(inspection.dialect, &inspection.exports, event, &config)?;
-        let core_dumps = Arc::<CoreDumps>::default();
+        let (core_dumps, tally) = (Arc::<CoreDumps>::default(), Arc::<Tally>::default());
         let linking = Linking {
             load,
             core_dumps: core_dumps.clone(),
+            tally: tally.clone(),
             name: name.clone(),
             modules,
             mode: self.mode,
@@ -272,8 +275,16 @@ impl PluginBuilder {
             }
         }
         let dialect = inspection.dialect;
-        let admitted =
-            Admitted { name: name.clone(), mode: self.mode, deadline, dialect, inspection, pool, core_dumps };
+        let admitted = Admitted {
+            name: name.clone(),
+            mode: self.mode,
+            deadline,
+            dialect,
+            inspection,
+            pool,
+            core_dumps,
+            tally,
+        };
         Ok(Plugin { admitted: Arc::new(admitted) })
     }
 

@@ -27,3 +27,4 @@ mod linking;
 mod manifest;
 mod pace;
 mod rewind;
+mod usage;

@@ -19,7 +19,7 @@ use crate::Error;
 use crate::engine::{self, Engine, Room};
 use crate::grants::{HttpGrant, LogSink};
 use crate::host_function::HostFunction;
-use crate::limits::PAGE_BYTES;
+use crate::limits::{PAGE_BYTES, Tally};
 use crate::plugin::LoadQuestion;
 
 const WASI: &str = "wasi_snapshot_preview1";
@@ -49,6 +49,7 @@ pub(crate) struct Linking {
     /// What a new instance is asked before it serves.
     pub(crate) load: Option<LoadQuestion>,
     pub(crate) core_dumps: Arc<CoreDumps>,
+    pub(crate) tally: Arc<Tally>,
 }
 
 impl Linking {
@@ -100,6 +101,7 @@ impl Linking {
             log: self.log,
             load: self.load,
             core_dumps: self.core_dumps,
+            tally: self.tally,
             wasi,
             slow: Arc::default(),
             probation: Probation::default(),

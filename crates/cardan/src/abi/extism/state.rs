@@ -14,7 +14,7 @@ use super::log::LogQuota;
 use super::vars::Vars;
 use super::wasi::WasiGrant;
 use crate::grants::{HttpGrant, LogSink};
-use crate::limits::{CancelHandle, Clock, Meter, Metered, Pace};
+use crate::limits::{CancelHandle, Clock, Meter, Metered, Pace, Tally};
 use crate::plugin::LoadQuestion;
 
 /// Calls on a stack of their own before a plugin is trusted to return by itself.
@@ -28,6 +28,7 @@ pub(crate) struct Shared {
     pub(super) log: Arc<dyn LogSink>,
     pub(super) load: Option<LoadQuestion>,
     pub(super) core_dumps: Arc<CoreDumps>,
+    pub(super) tally: Arc<Tally>,
     pub(super) may_wait: bool,
     /// Calls leave instances of libraries behind, until the store is dropped.
     pub(super) leaves_instances: bool,

@@ -184,7 +184,7 @@ impl Template {
         let Heritage { vars, config, cancelled } = heritage;
         let mut clock = Clock::new(self.engine.ticker().clone(), shared.slow.clone(), cancelled);
         let slice = clock.begin(running, Some(shared.limits.start_deadline), self.start_pace());
-        let mut meter = Meter::new(&shared.limits, self.engine.memory());
+        let mut meter = Meter::new(&shared.limits, self.engine.memory(), shared.tally.clone());
         // The kernel's memory, which no guest asked for.
         meter.allow_pages(u64::from(self.linked.kernel_pages));
         let fuel = shared.limits.fuel;

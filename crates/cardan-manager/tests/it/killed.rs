@@ -65,7 +65,9 @@ fn child() {
             0 if n % 35 == 0 => manager.remove(name).unwrap(),
             1 => drop(manager.rollback(name, None)),
             2 => drop(manager.disable(name)),
-            3 => drop(manager.enable(name)),
+            3..=5 if manager.plugins().iter().any(|plugin| !plugin.enabled) => {
+                ["a", "b"].into_iter().for_each(|name| drop(manager.enable(name)));
+            }
             4 => {
                 let plan = CanaryPlan { share: 1, ..CanaryPlan::default() };
                 drop(manager.start_canary(name, plan).and_then(|_| manager.promote_canary(name)));

@@ -109,8 +109,8 @@ fn killed_at_sixty_moments() {
     let dir = tempfile::tempdir().unwrap();
     let (mut idle, mut served) = (0, 0);
     for n in 0..KILLS {
-        // A moment within some changes, each of which takes some milliseconds.
-        let after = Duration::from_micros(n * 7_919 % 40_000);
+        // A moment within some changes, each of which takes some milliseconds, or tens of them.
+        let after = Duration::from_micros(n * 7_919 % 200_000);
         let (is, changing) = run_and_kill(dir.path(), after);
         let manager = restarted(dir.path());
         let now = seen(&manager);

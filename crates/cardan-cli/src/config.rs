@@ -8,6 +8,7 @@ mod bounds;
 mod plugins;
 mod routing;
 mod source;
+mod state;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -19,7 +20,6 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::output::Failure;
-use crate::state::StateEntry;
 
 use bounds::{EngineEntry, LimitsEntry, TimeoutsEntry};
 use plugins::LlmProxy;
@@ -28,6 +28,7 @@ use source::{parse_yaml, read_text};
 
 pub(crate) use bounds::{EngineBounds, key_of};
 pub(crate) use source::{Environment, environment};
+pub(crate) use state::StateEntry;
 
 /// The whole file.
 #[derive(Debug, Deserialize, JsonSchema)]

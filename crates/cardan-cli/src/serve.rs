@@ -16,9 +16,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::advice;
 use crate::args::{LogFormat, Serve, Shared};
-use crate::config::{self, EngineBounds, Resolved, environment, key_of};
+use crate::config::{self, EngineBounds, Resolved, StateEntry, environment, key_of};
 use crate::output::{self, Failure};
-use crate::state::{self, StateEntry};
+use crate::state;
 
 pub(crate) fn run(shared: &Shared, args: &Serve) -> Result<(), Failure> {
     log(shared, "info")?;

@@ -5,21 +5,9 @@ use std::path::{Path, PathBuf};
 
 use cardan::Engine;
 use cardan_manager::{Manager, Restored, StateDir};
-use schemars::JsonSchema;
-use serde::Deserialize;
 
-use crate::config::environment;
+use crate::config::{StateEntry, environment};
 use crate::output::Failure;
-
-/// What survives a restart.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schemars(rename = "State")]
-pub(crate) struct StateEntry {
-    /// A directory for this gateway alone, relative to this file. Unless said otherwise: `$STATE_DIRECTORY`,
-    /// or a folder for this file in the user's state directory.
-    pub(crate) dir: Option<PathBuf>,
-}
 
 /// The manager of a gateway with this configuration file, with the plugins that its state directory remembers.
 pub(crate) fn manager(

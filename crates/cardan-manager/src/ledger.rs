@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
-use crate::visit::{Decision, TraceContext};
+use crate::decision::{Decision, TraceContext};
 
 /// Visits that are kept.
 const VISITS_MAX: usize = 1_024;

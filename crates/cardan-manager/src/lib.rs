@@ -8,7 +8,9 @@
 //! Gateways and proxies ask through visits and know neither conventions nor instances.
 
 // In reading order: each knows only those above it.
+mod decision;
 mod rule;
+mod seat;
 mod spec;
 
 mod state;
@@ -39,8 +41,9 @@ mod watch;
 
 mod resolve;
 
-pub use chain::{Chain, Consulted, Seat};
+pub use chain::{Chain, Consulted};
 pub use control::{Activated, ControlError};
+pub use decision::{Decision, Outcome, TraceContext};
 pub use installed::CanaryPlan;
 pub use ledger::{Event, EventKind, Ledger, Reason, VisitRecord};
 pub use manager::{Applied, ApplyError, Manager};
@@ -48,10 +51,11 @@ pub use pairing::{Pairing, Slot};
 pub use resolve::{ResolveError, Warning, resolve_entry, resolve_llmproxy};
 pub use restore::Restored;
 pub use rule::{MatchRule, Subject};
+pub use seat::Seat;
 pub use snapshot::Snapshot;
 pub use spec::{About, BindingSpec, Bindings, HealthPolicy, Owner, PluginSpec};
 pub use state::{StateDir, StateError};
 pub use status::{BindingStatus, CanaryStatus, ChainStatus, PluginStatus, State, VersionStatus};
 pub use tally::{Durations, HookCounts};
-pub use visit::{Cause, Decision, Outcome, Progress, Stop, TraceContext, Visit};
+pub use visit::{Cause, Progress, Stop, Visit};
 pub use watch::{FolderWatch, Look, Scan};

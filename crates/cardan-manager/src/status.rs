@@ -9,10 +9,11 @@ use cardan_api::{BodyNeed, Capability, Dialect, Fault, FaultPolicy, InstanceMode
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::chain::{Binding, Seat, bindings};
+use crate::chain::{Binding, bindings};
 use crate::control::{ControlError, missing};
 use crate::installed::{Canary, CanaryPlan, Earlier, Installed};
 use crate::manager::Manager;
+use crate::seat::Seat;
 use crate::spec::{About, BindingSpec, HealthPolicy, Owner};
 use crate::state::VersionRecord;
 use crate::tally::HookCounts;

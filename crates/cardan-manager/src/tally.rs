@@ -6,8 +6,8 @@ use std::time::Duration;
 use cardan_api::Fault;
 use serde::Serialize;
 
-use crate::chain::Seat;
-use crate::visit::Outcome;
+use crate::decision::Outcome;
+use crate::seat::Seat;
 
 /// Durations below 2^7 ns share the first bucket.
 const FIRST_OCTAVE: u32 = 7;

@@ -47,9 +47,16 @@ pub(crate) fn serve(
     let seed = RandomState::new().hash_one(std::process::id());
     let manager = state::manager(engine(shared, resolved.engine)?, seed, path, &resolved.state)?;
     warn(&resolved.warnings);
+    // At the start there is nothing better to go on with, and the others had better serve.
+    for broken in &resolved.broken {
+        tracing::error!("{}: {}", broken.path.display(), broken.problem);
+    }
+    if let Some(folder) = &resolved.folder {
+        tracing::info!(folder = %folder.path.display(), hot_reload = folder.hot_reload, "plugins of a folder");
+    }
     let applied = manager.start_with(&resolved.plugins, Vec::new()).map_err(not_applied)?;
     report(&applied, &[]);
-    warn(&advice::about(&resolved.entries, &manager.snapshot()));
+    warn(&advice::about(&resolved.plugins, &resolved.entries, &manager.snapshot()));
     let gateway = Gateway::new(resolved.gateway, manager.clone())
         .map_err(|error| Failure::unusable(format_args!("{}: {}", path.display(), error.named(key_of))))?;
     let outcome = runtime.block_on(async {
@@ -262,13 +269,16 @@ impl Reloads {
                 "{path}: state: it cannot change while plugins run; start again for it"
             )));
         }
+        if let Some(broken) = resolved.broken.first() {
+            return Err(Failure::unusable(format_args!("{}: {}", broken.path.display(), broken.problem)));
+        }
         warn(&resolved.warnings);
         // Routes and plugins change in one step, and only once everything that can be wrong was found not
         // to be.
         let pairing = self.gateway.pairing(resolved.gateway);
         let pairing = pairing.map_err(|error| Failure::unusable(error.named(key_of)))?;
         let applied = apply(&self.manager, &resolved.plugins, vec![pairing])?;
-        warn(&advice::about(&resolved.entries, &self.manager.snapshot()));
+        warn(&advice::about(&resolved.plugins, &resolved.entries, &self.manager.snapshot()));
         Ok((applied, resolved.plugins))
     }
 }

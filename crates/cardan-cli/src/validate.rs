@@ -32,7 +32,7 @@ fn check(shared: &Shared, args: &Validate) -> Result<(Vec<String>, Vec<String>),
     let manager = Manager::new(serve::engine(shared, resolved.engine)?, 0);
     let applied = serve::apply(&manager, &resolved.plugins, Vec::new())?;
     let mut warnings = resolved.warnings;
-    warnings.extend(advice::about(&resolved.entries, &manager.snapshot()));
+    warnings.extend(advice::about(&resolved.plugins, &resolved.entries, &manager.snapshot()));
     Gateway::new(resolved.gateway, manager).map_err(|error| {
         Failure::unusable(format_args!("{}: {}", args.config.display(), error.named(config::key_of)))
     })?;

@@ -43,6 +43,20 @@ impl fmt::Display for Kind {
 }
 
 impl Kind {
+    /// The name for programs, that of its schema.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Plugin => "plugin",
+            Self::HeliosPlugin => "helios-plugin",
+            Self::HeliosConfig => "helios-config",
+            Self::LlmProxy => "llmproxy",
+            Self::Cortex => "cortex",
+            Self::Extism => "extism",
+            Self::SmgDeploy => "smg-deploy",
+        }
+    }
+
     /// What a document is that has this in it. `None` where nothing gives it away.
     pub fn of(document: &Value) -> Option<Self> {
         let keys = match document {

@@ -13,4 +13,5 @@ mod life;
 mod llmproxy;
 mod manifest;
 mod order;
+mod seeds;
 mod support;

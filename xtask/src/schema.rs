@@ -8,10 +8,11 @@ use anyhow::{Context, Result, bail};
 use crate::tool;
 
 /// Names that `cardan schema` knows.
-const SCHEMAS: [&str; 9] = [
+const SCHEMAS: [&str; 10] = [
     "config",
     "event",
     "verdict",
+    "life",
     "plugin",
     "helios-plugin",
     "helios-config",

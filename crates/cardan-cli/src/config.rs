@@ -5,6 +5,7 @@
 //! manager act on.
 
 mod bounds;
+mod folder;
 mod foreign;
 mod plugins;
 mod routing;
@@ -15,8 +16,8 @@ use std::path::{Path, PathBuf};
 
 use cardan_api::manifest::PluginEntry;
 use cardan_gateway::{AmbiguousBodies, AmbiguousPaths, Config, Forwarded};
+use cardan_manager::PluginSpec;
 use cardan_manager::document::{self, Format, Kind};
-use cardan_manager::{Broken, PluginSpec};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -29,6 +30,7 @@ use routing::{Route, Upstream, header_name};
 use source::{parse, read_text};
 
 pub(crate) use bounds::{EngineBounds, key_of};
+pub(crate) use folder::PluginFolder;
 pub(crate) use source::{Environment, environment};
 
 /// The whole file.
@@ -48,7 +50,7 @@ pub(crate) struct File {
     /// Plugins, in the order that decides ties.
     #[serde(default)]
     plugins: Vec<PluginEntry>,
-    /// A folder of plugins, after those above: modules, manifests, and folders that hold these.
+    /// A folder of plugins beside those above: modules, manifests, and folders that hold these. It is watched.
     #[serde(default, alias = "plugins_dir")]
     plugin_dir: Option<PathBuf>,
     /// Plugins described by LLMProxy's own manifests, after those above.
@@ -125,20 +127,10 @@ pub(crate) struct Resolved {
     pub(crate) plugins: Vec<PluginSpec>,
     /// Those of them that the file itself describes, as it does.
     pub(crate) entries: Vec<PluginEntry>,
-    /// The folder whose plugins are among them.
-    pub(crate) folder: Option<WatchedFolder>,
-    /// What is in the folder and cannot be loaded as it is.
-    pub(crate) broken: Vec<Broken>,
+    /// A folder whose plugins come beside them.
+    pub(crate) folder: Option<PluginFolder>,
     /// What the operator should know and what stops nothing.
     pub(crate) warnings: Vec<String>,
-}
-
-/// A folder of plugins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct WatchedFolder {
-    pub(crate) path: PathBuf,
-    /// Whether changes in it count without being told.
-    pub(crate) hot_reload: bool,
 }
 
 /// Reads a configuration file again. At the start it may be a pipe, which brings what it brings once; to read
@@ -181,8 +173,9 @@ impl File {
         let mut plugins = Plugins::default();
         plugins.add_entries(&self.plugins, base)?;
         let folder = self.plugin_dir.as_deref().map(|folder| base.join(folder));
+        let folder = folder.map(|folder| PluginFolder::beside(folder, &self.plugins, base));
         if let Some(folder) = &folder {
-            plugins.add_folder(folder, &self.plugins, base)?;
+            plugins.check_folder(folder)?;
         }
         if let Some(llmproxy) = &self.llmproxy {
             plugins.add_rings(llmproxy, base)?;
@@ -220,9 +213,8 @@ impl File {
         let engine = self.engine.resolve();
         let entries = self.plugins.into_iter().filter(|entry| entry.enabled).collect();
         let (listen, state) = (self.listen, self.state);
-        let Plugins { specs: plugins, broken, warnings } = plugins;
-        let folder = folder.map(|path| WatchedFolder { path, hot_reload: true });
-        Ok(Resolved { listen, engine, state, gateway, plugins, entries, folder, broken, warnings })
+        let Plugins { specs: plugins, warnings } = plugins;
+        Ok(Resolved { listen, engine, state, gateway, plugins, entries, folder, warnings })
     }
 }
 

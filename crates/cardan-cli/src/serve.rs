@@ -4,11 +4,11 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cardan::{Engine, EngineConfig, HttpClient};
 use cardan_gateway::Gateway;
-use cardan_manager::{Applied, ApplyError, Bindings, Manager, Pairing, PluginSpec};
+use cardan_manager::{Applied, ApplyError, Bindings, FolderWatch, Manager, Pairing, PluginSpec};
 use cardan_services::HttpService;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::advice;
 use crate::args::{LogFormat, Serve, Shared};
-use crate::config::{self, EngineBounds, Resolved, environment, key_of};
+use crate::config::{self, EngineBounds, PluginFolder, Resolved, environment, key_of};
 use crate::output::{self, Failure};
 use crate::state::{self, StateEntry};
 
@@ -47,15 +47,9 @@ pub(crate) fn serve(
     let seed = RandomState::new().hash_one(std::process::id());
     let manager = state::manager(engine(shared, resolved.engine)?, seed, path, &resolved.state)?;
     warn(&resolved.warnings);
-    // At the start there is nothing better to go on with, and the others had better serve.
-    for broken in &resolved.broken {
-        tracing::error!("{}: {}", broken.path.display(), broken.problem);
-    }
-    if let Some(folder) = &resolved.folder {
-        tracing::info!(folder = %folder.path.display(), hot_reload = folder.hot_reload, "plugins of a folder");
-    }
     let applied = manager.start_with(&resolved.plugins, Vec::new()).map_err(not_applied)?;
     report(&applied, &[]);
+    let folder = resolved.folder.clone().map(|folder| Folder::start(&manager, folder));
     warn(&advice::about(&resolved.plugins, &resolved.entries, &manager.snapshot()));
     let gateway = Gateway::new(resolved.gateway, manager.clone())
         .map_err(|error| Failure::unusable(format_args!("{}: {}", path.display(), error.named(key_of))))?;
@@ -74,10 +68,15 @@ pub(crate) fn serve(
         let signals = Signals::new(hangups)?;
         ready(address)?;
         let supervision = tokio::spawn(manager.clone().supervise());
-        let gateway_of_reloads = gateway.clone();
-        let (engine, state) = (resolved.engine, resolved.state);
-        let reloads =
-            Reloads { path: path.to_owned(), fixed, engine, state, manager, gateway: gateway_of_reloads };
+        let reloads = Reloads {
+            path: path.to_owned(),
+            fixed,
+            engine: resolved.engine,
+            state: resolved.state,
+            manager,
+            gateway: gateway.clone(),
+            folder: Arc::new(Mutex::new(folder)),
+        };
         let reloads = tokio::spawn(reloads.on(signals.reload, resolved.plugins));
         let outcome = tokio::select! {
             () = gateway.serve(listener, signals.stop.first()) => Ok(()),
@@ -229,6 +228,23 @@ struct Reloads {
     state: StateEntry,
     manager: Manager,
     gateway: Gateway,
+    folder: Arc<Mutex<Option<Folder>>>,
+}
+
+/// A folder of plugins, looked at once or watched.
+struct Folder {
+    path: PathBuf,
+    /// Its end is the watch's.
+    _watch: Option<FolderWatch>,
+}
+
+impl Folder {
+    /// Loads what is in it. A plugin that cannot be loaded is logged, and keeps no other from serving.
+    fn start(manager: &Manager, folder: PluginFolder) -> Self {
+        let PluginFolder { path, hot_reload, look } = folder;
+        let watch = FolderWatch::start(manager.clone(), path.clone(), look);
+        Self { path, _watch: hot_reload.then_some(watch) }
+    }
 }
 
 impl Reloads {
@@ -269,8 +285,13 @@ impl Reloads {
                 "{path}: state: it cannot change while plugins run; start again for it"
             )));
         }
-        if let Some(broken) = resolved.broken.first() {
-            return Err(Failure::unusable(format_args!("{}: {}", broken.path.display(), broken.problem)));
+        let mut watched = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        let (before, now) =
+            (watched.as_ref().map(|it| &it.path), resolved.folder.as_ref().map(|it| &it.path));
+        if before != now {
+            return Err(Failure::unusable(format_args!(
+                "{path}: plugin_dir: it cannot change while plugins run; start again for it"
+            )));
         }
         warn(&resolved.warnings);
         // Routes and plugins change in one step, and only once everything that can be wrong was found not
@@ -278,6 +299,9 @@ impl Reloads {
         let pairing = self.gateway.pairing(resolved.gateway);
         let pairing = pairing.map_err(|error| Failure::unusable(error.named(key_of)))?;
         let applied = apply(&self.manager, &resolved.plugins, vec![pairing])?;
+        // What the file says about the folder's plugins may be something else now.
+        *watched = None;
+        *watched = resolved.folder.map(|folder| Folder::start(&self.manager, folder));
         warn(&advice::about(&resolved.plugins, &resolved.entries, &self.manager.snapshot()));
         Ok((applied, resolved.plugins))
     }

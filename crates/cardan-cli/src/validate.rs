@@ -69,13 +69,18 @@ fn kind_of(path: &Path) -> Option<Kind> {
 
 fn configuration(shared: &Shared, path: &Path, kind: Option<Kind>) -> Result<Valid, Failure> {
     let resolved = config::read(path, &environment)?;
-    if let Some(broken) = resolved.broken.first() {
-        return Err(Failure::unusable(format_args!("{}: {}", broken.path.display(), broken.problem)));
+    let mut plugins = resolved.plugins;
+    if let Some(folder) = &resolved.folder {
+        let found = (folder.look)(&folder.path);
+        if let Some((file, problem)) = found.problems.first() {
+            return Err(Failure::unusable(format_args!("{}: {problem}", file.display())));
+        }
+        plugins.extend(found.specs);
     }
     let manager = Manager::new(serve::engine(shared, resolved.engine)?, 0);
-    let applied = serve::apply(&manager, &resolved.plugins, Vec::new())?;
+    let applied = serve::apply(&manager, &plugins, Vec::new())?;
     let mut warnings = resolved.warnings;
-    warnings.extend(advice::about(&resolved.plugins, &resolved.entries, &manager.snapshot()));
+    warnings.extend(advice::about(&plugins, &resolved.entries, &manager.snapshot()));
     Gateway::new(resolved.gateway, manager).map_err(|error| {
         Failure::unusable(format_args!("{}: {}", path.display(), error.named(config::key_of)))
     })?;

@@ -93,8 +93,11 @@ fn yaml<T: DeserializeOwned>(text: &str, track: &mut Track) -> Result<Option<T>,
     read.map_err(|error: serde_saphyr::Error| {
         let error = error.without_snippet();
         let line = error.location().map(|location| location.line());
-        let message = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
-        Flaw { message: without_place(&message), line }
+        let message = match error {
+            serde_saphyr::Error::SerdeUnknownField { field, expected, .. } => unknown_key(field, expected),
+            _ => without_place(&error.render_with_formatter(&serde_saphyr::UserMessageFormatter)),
+        };
+        Flaw { message, line }
     })
 }
 

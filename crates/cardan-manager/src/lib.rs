@@ -45,11 +45,11 @@ pub use installed::CanaryPlan;
 pub use ledger::{Event, EventKind, Ledger, Reason, VisitRecord};
 pub use manager::{Applied, ApplyError, Manager};
 pub use pairing::{Pairing, Slot};
-pub use restore::Restored;
 pub use resolve::{
     Broken, Folder, HeliosDeployment, ResolveError, Warning, resolve_entry, resolve_folder, resolve_helios,
     resolve_llmproxy, resolve_path, resolve_smg,
 };
+pub use restore::Restored;
 pub use rule::{MatchRule, Subject};
 pub use snapshot::Snapshot;
 pub use spec::{About, BindingSpec, Bindings, HealthPolicy, Owner, PluginSpec};

@@ -10,7 +10,7 @@ use cardan_manager::resolve_helios;
 use super::bounds::EngineEntry;
 use super::plugins::{EMPTY_RINGS, Plugins};
 use super::source::parse;
-use super::{Resolved, WatchedFolder, default_listen};
+use super::{PluginFolder, Resolved, default_listen};
 use crate::output::Failure;
 use crate::state::StateEntry;
 
@@ -20,12 +20,10 @@ pub(super) fn heliosproxy(path: &Path, text: &str) -> Result<Resolved, Failure> 
     let base = path.parent().unwrap_or(Path::new(""));
     let found = resolve_helios(&file, base)
         .map_err(|why| Failure::unusable(format_args!("{}: {why}", path.display())))?;
-    let folder = WatchedFolder { path: found.folder, hot_reload: found.hot_reload };
-    let plugins = Plugins {
-        specs: found.plugins,
-        broken: found.broken,
-        warnings: found.warnings.into_iter().map(|warning| warning.0).collect(),
-    };
+    // What the folder holds is for whoever looks at it; what the file says counts from here on.
+    let warnings = found.warnings.into_iter().map(|warning| warning.0).collect();
+    let plugins = Plugins { specs: Vec::new(), warnings };
+    let folder = PluginFolder::of_helios(found.folder, file, base.to_owned());
     Ok(Resolved { folder: Some(folder), ..resolved(path, plugins, "plugin_dir: FOLDER") })
 }
 
@@ -47,7 +45,7 @@ pub(super) fn refused(path: &Path, kind: Kind) -> Failure {
 }
 
 fn resolved(path: &Path, plugins: Plugins, key: &str) -> Resolved {
-    let Plugins { specs, broken, mut warnings } = plugins;
+    let Plugins { specs, mut warnings } = plugins;
     warnings.push(format!(
         "{}: it has no routes, so requests that no plugin answers get 404; to send them on, write a cardan.yaml with \
          `upstreams`, `routes` and `{key}`",
@@ -61,7 +59,6 @@ fn resolved(path: &Path, plugins: Plugins, key: &str) -> Resolved {
         plugins: specs,
         entries: Vec::new(),
         folder: None,
-        broken,
         warnings,
     }
 }

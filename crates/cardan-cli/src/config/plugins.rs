@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use cardan_api::manifest::{PluginEntry, llmproxy};
-use cardan_manager::{Broken, PluginSpec, resolve_entry, resolve_folder, resolve_llmproxy};
+use cardan_manager::{PluginSpec, resolve_entry, resolve_folder, resolve_llmproxy};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::folder::PluginFolder;
 use super::source::{parse, read_text};
 use crate::output::Failure;
 
@@ -28,8 +29,6 @@ pub(super) const EMPTY_RINGS: &str = "`[]` is a manifest without plugins";
 #[derive(Debug, Default)]
 pub(super) struct Plugins {
     pub(super) specs: Vec<PluginSpec>,
-    /// Those of a folder that cannot be loaded as they are.
-    pub(super) broken: Vec<Broken>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -45,26 +44,10 @@ impl Plugins {
         Ok(())
     }
 
-    /// Those of a folder. What an entry describes, be it switched off, is no other plugin.
-    pub(super) fn add_folder(
-        &mut self,
-        folder: &Path,
-        entries: &[PluginEntry],
-        base: &Path,
-    ) -> Result<(), Failure> {
-        let found =
-            resolve_folder(folder).map_err(|why| Failure::unusable(format_args!("plugin_dir: {why}")))?;
-        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let described = |spec: &PluginSpec| {
-            let sources = [Some(spec.source.as_path()), spec.manifest.as_deref(), spec.source.parent()];
-            let sources: Vec<PathBuf> = sources.into_iter().flatten().map(real).collect();
-            entries.iter().any(|entry| {
-                let source = real(&base.join(&entry.source));
-                entry.name == spec.name || (source != real(folder) && sources.contains(&source))
-            })
-        };
-        self.specs.extend(found.plugins.into_iter().filter(|spec| !described(spec)));
-        self.broken.extend(found.broken);
+    /// What there is to say about a folder before anything in it is loaded.
+    pub(super) fn check_folder(&mut self, folder: &PluginFolder) -> Result<(), Failure> {
+        let found = resolve_folder(&folder.path)
+            .map_err(|why| Failure::unusable(format_args!("plugin_dir: {why}")))?;
         self.warnings.extend(found.warnings.into_iter().map(|warning| warning.0));
         Ok(())
     }

@@ -99,7 +99,7 @@ fn beside(module: &Path) -> Result<Located, String> {
         let manifest = match Found::read(&path).map_err(|why| format!("{name}: {why}"))? {
             Found::Plugin(described) if is_same(&described.module, module) => described,
             Found::Plugin(_) | Found::Extism | Found::Other(_) => continue,
-            Found::Unknown if path.file_stem() == same.as_deref() => continue,
+            Found::Unknown if stem(&path) != STEMS[0] => continue,
             Found::Unknown => {
                 return Err(format!("{name}: it has nothing that a plugin's manifest has, such as `name`"));
             }

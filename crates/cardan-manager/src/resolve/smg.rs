@@ -5,9 +5,12 @@ use std::io::Read as _;
 use std::path::{Component, Path};
 use std::time::Duration;
 
+use cardan_api::InstanceMode;
+use cardan_api::manifest::LimitsEntry;
 use cardan_api::manifest::smg::{AttachPoint, MiddlewareAttachPoint, Module};
 
 use super::hooks::Places;
+use super::limits::resolve_ready;
 use super::{ResolveError, check_name};
 use crate::document;
 use crate::spec::{Bindings, Owner, PluginSpec};
@@ -51,6 +54,7 @@ fn resolved(module: &Module) -> Result<PluginSpec, String> {
     }
     let mut spec = PluginSpec {
         sha256: digest,
+        ready: resolve_ready(&LimitsEntry::default(), InstanceMode::Fresh),
         owner: Owner::Operator,
         bindings: Bindings::Listed(places.bindings),
         elsewhere: places.elsewhere,

@@ -8,7 +8,18 @@ use anyhow::{Context, Result, bail};
 use crate::tool;
 
 /// Names that `cardan schema` knows.
-const SCHEMAS: [&str; 4] = ["config", "event", "verdict", "life"];
+const SCHEMAS: [&str; 10] = [
+    "config",
+    "event",
+    "verdict",
+    "life",
+    "plugin",
+    "helios-plugin",
+    "helios-config",
+    "cortex",
+    "llmproxy",
+    "smg-deploy",
+];
 
 pub(crate) fn update(root: &Path) -> Result<()> {
     for name in SCHEMAS {

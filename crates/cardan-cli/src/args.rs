@@ -52,9 +52,9 @@ pub(crate) enum Command {
     Call(Call),
     /// Say what a plugin is: convention, hooks, imports, exports, needs
     Inspect(Inspect),
-    /// Check a configuration and load its plugins, without serving
+    /// Check a configuration or a manifest and load its plugins, without serving
     Validate(Validate),
-    /// Print a JSON Schema: of the configuration, or of the documents plugins are given and return
+    /// Print a JSON Schema: of the configuration, of manifests, or of the documents plugins are given and return
     Schema(Schema),
 }
 
@@ -116,7 +116,7 @@ pub(crate) struct Call {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Inspect {
-    /// A module, its text form, or an Extism manifest
+    /// A module, its text form, a manifest, or a folder that holds one of these
     pub(crate) plugin: PathBuf,
     /// How to print the result
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
@@ -125,7 +125,7 @@ pub(crate) struct Inspect {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Validate {
-    /// The configuration file
+    /// The configuration, a manifest of a plugin, or a deploy request, of any system that Cardan knows
     #[arg(short, long, default_value = "cardan.yaml", value_name = "FILE")]
     pub(crate) config: PathBuf,
     /// How to print the result
@@ -150,6 +150,19 @@ pub(crate) enum SchemaOf {
     Verdict,
     /// What it is given when it is loaded, unloaded, or at a tick
     Life,
+    /// `plugin.yaml`
+    Plugin,
+    /// HeliosProxy's manifest of a plugin
+    HeliosPlugin,
+    /// HeliosProxy's configuration of plugins
+    HeliosConfig,
+    /// CortexPrism's manifest of a plugin
+    Cortex,
+    /// LLMProxy's manifest of plugins
+    #[value(name = "llmproxy")]
+    LlmProxy,
+    /// The body of SMG's `POST /wasm`
+    SmgDeploy,
 }
 
 /// Accepts nothing at all too, since an empty variable counts as not set.

@@ -5,28 +5,32 @@
 //! manager act on.
 
 mod bounds;
+mod folder;
+mod foreign;
 mod plugins;
 mod routing;
 mod source;
 mod state;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cardan_api::manifest::PluginEntry;
 use cardan_gateway::{AmbiguousBodies, AmbiguousPaths, Config, Forwarded};
-use cardan_manager::{PluginSpec, resolve_entry};
+use cardan_manager::PluginSpec;
+use cardan_manager::document::{self, Format, Kind};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::output::Failure;
 
 use bounds::{EngineEntry, LimitsEntry, TimeoutsEntry};
-use plugins::LlmProxy;
+use plugins::{LlmProxy, Plugins};
 use routing::{Route, Upstream, header_name};
-use source::{parse_yaml, read_text};
+use source::{parse, read_text};
 
 pub(crate) use bounds::{EngineBounds, key_of};
+pub(crate) use folder::PluginFolder;
 pub(crate) use source::{Environment, environment};
 pub(crate) use state::StateEntry;
 
@@ -47,6 +51,9 @@ pub(crate) struct File {
     /// Plugins, in the order that decides ties.
     #[serde(default)]
     plugins: Vec<PluginEntry>,
+    /// A folder of plugins beside those above: modules, manifests, and folders that hold these. It is watched.
+    #[serde(default, alias = "plugins_dir")]
+    plugin_dir: Option<PathBuf>,
     /// Plugins described by LLMProxy's own manifests, after those above.
     #[serde(default)]
     llmproxy: Option<LlmProxy>,
@@ -121,6 +128,8 @@ pub(crate) struct Resolved {
     pub(crate) plugins: Vec<PluginSpec>,
     /// Those of them that the file itself describes, as it does.
     pub(crate) entries: Vec<PluginEntry>,
+    /// A folder whose plugins come beside them.
+    pub(crate) folder: Option<PluginFolder>,
     /// What the operator should know and what stops nothing.
     pub(crate) warnings: Vec<String>,
 }
@@ -142,21 +151,35 @@ pub(crate) fn read_again(path: &Path, environment: Environment<'_>) -> Result<Re
 pub(crate) fn read(path: &Path, environment: Environment<'_>) -> Result<Resolved, Failure> {
     let text =
         read_text(path, "; name one with --config, or see what one looks like with `cardan demo --dir DIR`")?;
-    let file: File = parse_yaml(path, &text, "`upstreams`, `routes` and `plugins` are missing")?;
+    let missing = "`upstreams`, `routes` and `plugins` are missing";
+    match kind(path, &text) {
+        Some(Kind::HeliosConfig) => return foreign::heliosproxy(path, &text),
+        Some(Kind::LlmProxy) => return foreign::llmproxy(path, &text),
+        Some(Kind::Config) | None => {}
+        Some(other) => return Err(foreign::refused(path, other)),
+    }
+    let file: File = parse(path, &text, missing)?;
     let base = path.parent().unwrap_or(Path::new(""));
     file.resolve(base, environment)
         .map_err(|failure| Failure::unusable(format_args!("{}: {failure}", path.display())))
 }
 
+/// What a file is. What is not well-formed is reported by whoever parses it.
+fn kind(path: &Path, text: &str) -> Option<Kind> {
+    Kind::of(&document::value(text, Format::of(path)).ok()??)
+}
+
 impl File {
     fn resolve(self, base: &Path, environment: Environment<'_>) -> Result<Resolved, Failure> {
-        let mut plugins = Vec::new();
-        let mut warnings = Vec::new();
-        for entry in self.plugins.iter().filter(|entry| entry.enabled) {
-            plugins.push(resolve_entry(entry, base).map_err(Failure::unusable)?);
+        let mut plugins = Plugins::default();
+        plugins.add_entries(&self.plugins, base)?;
+        let folder = self.plugin_dir.as_deref().map(|folder| base.join(folder));
+        let folder = folder.map(|folder| PluginFolder::beside(folder, &self.plugins, base));
+        if let Some(folder) = &folder {
+            plugins.check_folder(folder)?;
         }
         if let Some(llmproxy) = &self.llmproxy {
-            llmproxy.resolve(base, &mut plugins, &mut warnings)?;
+            plugins.add_rings(llmproxy, base)?;
         }
         let mut gateway = Config {
             routes: self
@@ -191,7 +214,8 @@ impl File {
         let engine = self.engine.resolve();
         let entries = self.plugins.into_iter().filter(|entry| entry.enabled).collect();
         let (listen, state) = (self.listen, self.state);
-        Ok(Resolved { listen, engine, state, gateway, plugins, entries, warnings })
+        let Plugins { specs: plugins, warnings } = plugins;
+        Ok(Resolved { listen, engine, state, gateway, plugins, entries, folder, warnings })
     }
 }
 

@@ -1,7 +1,10 @@
 //! `cardan inspect`: what a plugin is.
 
+use std::path::Path;
+
 use cardan::{Inspection, Plugin};
-use serde_json::json;
+use cardan_manager::{Bindings, Owner, PluginSpec, ResolveError, Warning, document, resolve_path};
+use serde_json::{Value, json};
 
 use crate::args::{Inspect, Shared};
 use crate::call::explain;
@@ -12,26 +15,99 @@ use crate::serve;
 pub(crate) fn run(shared: &Shared, args: &Inspect) -> Result<(), Failure> {
     serve::log(shared, "warn")?;
     let engine = serve::engine(shared, EngineBounds::default())?;
-    let found = match engine.plugin(args.plugin.as_path()).inspect() {
+    let resolved = resolve_path(&args.plugin, Owner::Operator);
+    // What cannot be resolved may still be a module worth a look.
+    let source = match &resolved {
+        Ok((spec, _)) => spec.source.clone(),
+        Err(_) => args.plugin.clone(),
+    };
+    let found = match engine.plugin(source.as_path()).inspect() {
         Ok(found) => found,
         Err(error) => {
             if args.output == Format::Json {
                 output::json(&json!({ "plugin": args.plugin, "error": error.message() }))?;
             }
-            return Err(explain(&args.plugin, &error));
+            return Err(match &resolved {
+                Err(resolved) if !locates_nothing(&args.plugin) => Failure::unusable(resolved),
+                _ => explain(&source, &error),
+            });
         }
     };
     // Whether it also links and starts here is worth knowing, and no reason not to print the rest.
-    let loads = engine.load(args.plugin.as_path());
+    let loads = engine.load(source.as_path());
     match args.output {
         Format::Json => {
             let mut document = serde_json::to_value(&found).map_err(Failure::failed)?;
             document["loads"] = json!(loads.is_ok());
             document["load_error"] = json!(loads.as_ref().err().map(ToString::to_string));
+            document["manifest"] = manifest_json(&resolved);
             output::json(&document)
         }
-        Format::Text => output::raw(text(&found, &loads).as_bytes()),
+        Format::Text => {
+            let mut text = text(&found, &loads);
+            text.extend(manifest_text(&resolved));
+            output::raw(text.as_bytes())
+        }
     }
+}
+
+/// Whether a path is nothing that could have a manifest.
+fn locates_nothing(path: &Path) -> bool {
+    path.is_file()
+        && !path.extension().is_some_and(|ending| document::Format::ENDINGS.iter().any(|it| ending == *it))
+}
+
+type Resolved = Result<(PluginSpec, Vec<Warning>), ResolveError>;
+
+/// `null` for a plugin without a manifest.
+fn manifest_json(resolved: &Resolved) -> Value {
+    match resolved {
+        Err(error) => json!({ "problems": error.problems }),
+        Ok((spec, _)) if spec.manifest.is_none() => Value::Null,
+        Ok((spec, warnings)) => json!({
+            "path": spec.manifest,
+            "name": spec.name,
+            "version": spec.version,
+            "about": spec.about,
+            "config_schema": spec.config_schema,
+            "asked_at": asked_at(spec),
+            "asked_elsewhere": spec.elsewhere,
+            "warnings": warnings.iter().map(|warning| &warning.0).collect::<Vec<_>>(),
+        }),
+    }
+}
+
+/// The hooks that a manifest names; `null` where exports decide.
+fn asked_at(spec: &PluginSpec) -> Option<Vec<&'static str>> {
+    match &spec.bindings {
+        Bindings::Exported => None,
+        Bindings::Listed(bindings) => Some(bindings.iter().map(|binding| binding.hook.name).collect()),
+    }
+}
+
+fn manifest_text(resolved: &Resolved) -> Vec<String> {
+    let row = |name: &str, value: &str| format!("{name:<10}{value}\n");
+    let (spec, warnings) = match resolved {
+        Err(error) => {
+            return error
+                .problems
+                .iter()
+                .map(|problem| row("manifest", &format!("broken: {problem}")))
+                .collect();
+        }
+        Ok((spec, warnings)) => (spec, warnings),
+    };
+    let Some(manifest) = &spec.manifest else { return Vec::new() };
+    let mut rows = vec![row("manifest", &manifest.display().to_string())];
+    rows.push(row("name", &format!("{} {}", spec.name, spec.version)));
+    rows.extend(spec.about.description.as_ref().map(|about| row("about", about)));
+    let hooks = asked_at(spec).map(|hooks| hooks.join(", "));
+    rows.extend(hooks.filter(|hooks| !hooks.is_empty()).map(|hooks| row("asked at", &hooks)));
+    if !spec.about.permissions.is_empty() {
+        rows.push(row("wants", &spec.about.permissions.join(", ")));
+    }
+    rows.extend(warnings.iter().map(|warning| row("warning", &warning.0)));
+    rows
 }
 
 fn text(found: &Inspection, loads: &Result<Plugin, cardan::Error>) -> String {

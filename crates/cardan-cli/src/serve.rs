@@ -4,11 +4,11 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cardan::{Engine, EngineConfig, HttpClient};
 use cardan_gateway::Gateway;
-use cardan_manager::{Applied, ApplyError, Bindings, Manager, Pairing, PluginSpec};
+use cardan_manager::{Applied, ApplyError, Bindings, FolderWatch, Manager, Pairing, PluginSpec};
 use cardan_services::HttpService;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::advice;
 use crate::args::{LogFormat, Serve, Shared};
-use crate::config::{self, EngineBounds, Resolved, StateEntry, environment, key_of};
+use crate::config::{self, EngineBounds, PluginFolder, Resolved, StateEntry, environment, key_of};
 use crate::output::{self, Failure};
 use crate::state;
 
@@ -49,7 +49,8 @@ pub(crate) fn serve(
     warn(&resolved.warnings);
     let applied = manager.start_with(&resolved.plugins, Vec::new()).map_err(not_applied)?;
     report(&applied, &[]);
-    warn(&advice::about(&resolved.entries, &manager.snapshot()));
+    let folder = resolved.folder.clone().map(|folder| Folder::start(&manager, folder));
+    warn(&advice::about(&resolved.plugins, &resolved.entries, &manager.snapshot()));
     let gateway = Gateway::new(resolved.gateway, manager.clone())
         .map_err(|error| Failure::unusable(format_args!("{}: {}", path.display(), error.named(key_of))))?;
     let outcome = runtime.block_on(async {
@@ -67,10 +68,15 @@ pub(crate) fn serve(
         let signals = Signals::new(hangups)?;
         ready(address)?;
         let supervision = tokio::spawn(manager.clone().supervise());
-        let gateway_of_reloads = gateway.clone();
-        let (engine, state) = (resolved.engine, resolved.state);
-        let reloads =
-            Reloads { path: path.to_owned(), fixed, engine, state, manager, gateway: gateway_of_reloads };
+        let reloads = Reloads {
+            path: path.to_owned(),
+            fixed,
+            engine: resolved.engine,
+            state: resolved.state,
+            manager,
+            gateway: gateway.clone(),
+            folder: Arc::new(Mutex::new(folder)),
+        };
         let reloads = tokio::spawn(reloads.on(signals.reload, resolved.plugins));
         let outcome = tokio::select! {
             () = gateway.serve(listener, signals.stop.first()) => Ok(()),
@@ -228,6 +234,23 @@ struct Reloads {
     state: StateEntry,
     manager: Manager,
     gateway: Gateway,
+    folder: Arc<Mutex<Option<Folder>>>,
+}
+
+/// A folder of plugins, looked at once or watched.
+struct Folder {
+    path: PathBuf,
+    /// Its end is the watch's.
+    _watch: Option<FolderWatch>,
+}
+
+impl Folder {
+    /// Loads what is in it. A plugin that cannot be loaded is logged, and keeps no other from serving.
+    fn start(manager: &Manager, folder: PluginFolder) -> Self {
+        let PluginFolder { path, hot_reload, look } = folder;
+        let watch = FolderWatch::start(manager.clone(), path.clone(), look);
+        Self { path, _watch: hot_reload.then_some(watch) }
+    }
 }
 
 impl Reloads {
@@ -268,13 +291,24 @@ impl Reloads {
                 "{path}: state: it cannot change while plugins run; start again for it"
             )));
         }
+        let mut watched = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        let (before, now) =
+            (watched.as_ref().map(|it| &it.path), resolved.folder.as_ref().map(|it| &it.path));
+        if before != now {
+            return Err(Failure::unusable(format_args!(
+                "{path}: plugin_dir: it cannot change while plugins run; start again for it"
+            )));
+        }
         warn(&resolved.warnings);
         // Routes and plugins change in one step, and only once everything that can be wrong was found not
         // to be.
         let pairing = self.gateway.pairing(resolved.gateway);
         let pairing = pairing.map_err(|error| Failure::unusable(error.named(key_of)))?;
         let applied = apply(&self.manager, &resolved.plugins, vec![pairing])?;
-        warn(&advice::about(&resolved.entries, &self.manager.snapshot()));
+        // What the file says about the folder's plugins may be something else now.
+        *watched = None;
+        *watched = resolved.folder.map(|folder| Folder::start(&self.manager, folder));
+        warn(&advice::about(&resolved.plugins, &resolved.entries, &self.manager.snapshot()));
         Ok((applied, resolved.plugins))
     }
 }

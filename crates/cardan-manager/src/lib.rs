@@ -39,6 +39,7 @@ mod status;
 mod supervise;
 mod watch;
 
+pub mod document;
 mod resolve;
 
 pub use chain::{Chain, Consulted};
@@ -48,7 +49,10 @@ pub use installed::CanaryPlan;
 pub use ledger::{Event, EventKind, Ledger, Reason, VisitRecord};
 pub use manager::{Applied, ApplyError, Manager};
 pub use pairing::{Pairing, Slot};
-pub use resolve::{ResolveError, Warning, resolve_entry, resolve_llmproxy};
+pub use resolve::{
+    Broken, Folder, HeliosDeployment, ResolveError, Warning, resolve_entry, resolve_folder, resolve_helios,
+    resolve_llmproxy, resolve_path, resolve_smg,
+};
 pub use restore::Restored;
 pub use rule::{MatchRule, Subject};
 pub use seat::Seat;

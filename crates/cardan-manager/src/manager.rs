@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use cardan::{Engine, Plugin};
 use cardan_api::lifecycle::LifeReason;
+use cardan_api::manifest::Abi;
 
 use crate::chain::bindings;
 use crate::installed::{Earlier, Installed};
@@ -297,6 +298,7 @@ impl Manager {
         source: &Path,
         reason: LifeReason,
     ) -> Result<Plugin, String> {
+        self.check_abi(spec, source)?;
         let mut plugin = self
             .shared
             .engine
@@ -321,6 +323,23 @@ impl Manager {
             plugin = plugin.allow_path(host, guest);
         }
         plugin.load().map_err(|error| error.to_string())
+    }
+
+    /// Refuses plugins of conventions that the runtime does not have. Manifests of other systems imply theirs; a
+    /// module that imports Extism's functions is of Extism's all the same.
+    fn check_abi(&self, spec: &PluginSpec, source: &Path) -> Result<(), String> {
+        let Some(abi) = spec.abi.filter(|abi| *abi != Abi::Extism) else { return Ok(()) };
+        let found = self.shared.engine.plugin(source).name(&spec.name).inspect();
+        let found = found.map_err(|error| error.to_string())?;
+        if found.imports.iter().any(|import| import.module.starts_with("extism:host/")) {
+            return Ok(());
+        }
+        Err(format!(
+            "plugin {}: its calling convention is `{abi}`, by its manifest, and this build runs `{}` only; take the \
+             plugin out, or build it with an Extism PDK",
+            spec.name,
+            Abi::Extism
+        ))
     }
 }
 

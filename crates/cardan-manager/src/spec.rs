@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cardan_api::manifest::Abi;
 use cardan_api::{BodyNeed, Capability, Dialect, FaultPolicy, InstanceMode, Limits, NamedHook, Phase};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -22,6 +23,8 @@ pub struct PluginSpec {
     pub source: PathBuf,
     /// What the module has to be, in hexadecimal.
     pub sha256: Option<String>,
+    /// The calling convention, as its manifest says or implies it.
+    pub abi: Option<Abi>,
     /// Where its exports do not tell.
     pub dialect: Option<Dialect>,
     /// How long its instances live.
@@ -38,6 +41,10 @@ pub struct PluginSpec {
     pub allowed_paths: BTreeMap<String, String>,
     /// Where it is asked.
     pub bindings: Bindings,
+    /// Hooks that it wants to be asked at and that no listener of this process asks at, by name.
+    pub elsewhere: Vec<String>,
+    /// The manifest that describes it, where there is one.
+    pub manifest: Option<PathBuf>,
     /// For people, from its manifest.
     pub about: About,
     /// What its configuration has to look like, as JSON Schema.
@@ -63,6 +70,12 @@ pub struct About {
     pub author: Option<String>,
     /// An SPDX expression.
     pub license: Option<String>,
+    /// Where to read more.
+    pub homepage: Option<String>,
+    /// A form for dashboards, as its manifest has it.
+    pub ui_schema: Option<Value>,
+    /// What its manifest asks for, in the manifest's own words.
+    pub permissions: Vec<String>,
 }
 
 /// Who put a plugin here.
@@ -116,6 +129,7 @@ impl PluginSpec {
             version: String::new(),
             source: source.into(),
             sha256: None,
+            abi: None,
             dialect: None,
             mode: InstanceMode::default(),
             ready: 0,
@@ -124,6 +138,8 @@ impl PluginSpec {
             allowed_hosts: Vec::new(),
             allowed_paths: BTreeMap::new(),
             bindings: Bindings::Exported,
+            elsewhere: Vec::new(),
+            manifest: None,
             about: About::default(),
             config_schema: None,
             requested: None,
@@ -140,13 +156,14 @@ impl PluginSpec {
         // Taken apart without `..`, so that a new field is not forgotten here.
         #[rustfmt::skip]
         let Self {
-            name, version: _, source, sha256, dialect, mode, ready, limits, config, allowed_hosts,
-            allowed_paths, bindings: _, about: _, config_schema: _, requested, owner: _, health: _, tick: _,
-            versions_kept: _,
+            name, version: _, source, sha256, abi, dialect, mode, ready, limits, config, allowed_hosts,
+            allowed_paths, bindings: _, elsewhere: _, manifest: _, about: _, config_schema: _, requested, owner: _,
+            health: _, tick: _, versions_kept: _,
         } = other;
         self.name == *name
             && self.source == *source
             && self.sha256 == *sha256
+            && self.abi == *abi
             && self.dialect == *dialect
             && self.mode == *mode
             && self.ready == *ready

@@ -3,25 +3,33 @@
 //! The manifest is LLMProxy's, not ours: keys that it does not know are kept in `other`, so that loading
 //! can warn about them instead of failing.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
 
-use super::{GrantsEntry, LimitsEntry};
+use super::{GrantsEntry, LimitsEntry, text_or_number};
 use crate::hook::Phase;
 
 /// A whole manifest file: a list, or the list under `plugins` with whatever else is there.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Document {
     entries: Vec<Entry>,
+    other: Vec<String>,
 }
 
 impl Document {
     /// The entries, in file order.
     pub fn into_entries(self) -> Vec<Entry> {
         self.entries
+    }
+
+    /// Keys beside `plugins`, which LLMProxy does not have.
+    pub fn other_keys(&self) -> &[String] {
+        &self.other
     }
 }
 
@@ -48,25 +56,48 @@ impl<'de> de::Visitor<'de> for DocumentVisitor {
 
     fn visit_seq<A: de::SeqAccess<'de>>(self, list: A) -> Result<Document, A::Error> {
         let entries = Vec::deserialize(de::value::SeqAccessDeserializer::new(list))?;
-        Ok(Document { entries })
+        Ok(Document { entries, other: Vec::new() })
     }
 
     fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Document, A::Error> {
         let mut entries: Option<Option<Vec<Entry>>> = None;
+        let mut other = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
             match key.as_str() {
                 "plugins" if entries.is_some() => return Err(de::Error::duplicate_field("plugins")),
                 "plugins" => entries = Some(map.next_value()?),
-                _ => drop(map.next_value::<de::IgnoredAny>()?),
+                _ => {
+                    map.next_value::<de::IgnoredAny>()?;
+                    other.push(key);
+                }
             }
         }
         let entries = entries.ok_or_else(|| de::Error::missing_field("plugins"))?.unwrap_or_default();
-        Ok(Document { entries })
+        Ok(Document { entries, other })
+    }
+}
+
+impl JsonSchema for Document {
+    fn schema_name() -> Cow<'static, str> {
+        "LlmProxyManifest".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let entries = generator.subschema_for::<Vec<Entry>>();
+        json_schema!({
+            "title": "LLMProxy manifest",
+            "description": "A list of plugins, alone or under the key `plugins`.",
+            "anyOf": [
+                entries,
+                { "type": "object", "required": ["plugins"], "properties": { "plugins": { "anyOf": [entries, { "type": "null" }] } } }
+            ]
+        })
     }
 }
 
 /// One plugin.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "LlmProxyPlugin")]
 pub struct Entry {
     /// Display name and key; blanks allowed.
     pub name: String,
@@ -124,15 +155,6 @@ pub struct Entry {
     pub other: BTreeMap<String, Value>,
 }
 
-fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    match Value::deserialize(deserializer)? {
-        Value::Null => Ok(None),
-        Value::String(text) => Ok(Some(text)),
-        Value::Number(number) => Ok(Some(number.to_string())),
-        _ => Err(de::Error::custom("a version is text")),
-    }
-}
-
 fn default_priority() -> i32 {
     100
 }
@@ -146,7 +168,7 @@ fn default_timeout_ms() -> u64 {
 }
 
 /// What a plugin is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Runs in LLMProxy's own process, and nowhere else.
@@ -156,7 +178,7 @@ pub enum Kind {
 }
 
 /// LLMProxy's words for [`crate::FaultPolicy`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FailPolicy {
     /// Skip.

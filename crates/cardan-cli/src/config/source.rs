@@ -3,6 +3,9 @@
 use std::io::Read as _;
 use std::path::Path;
 
+use cardan_manager::document::{self, Format};
+use serde::de::DeserializeOwned;
+
 use crate::output::Failure;
 
 /// Where values of `${NAME}` come from.
@@ -38,15 +41,9 @@ pub(super) fn read_text(path: &Path, hint: &str) -> Result<String, Failure> {
 
 /// A file that says nothing is refused: more likely it is half written than meant, and to go by it would be
 /// to go on without a single guard.
-pub(super) fn parse_yaml<T: serde::de::DeserializeOwned>(
-    path: &Path,
-    text: &str,
-    missing: &str,
-) -> Result<T, Failure> {
-    let document: Option<T> = serde_saphyr::from_str(text).map_err(|error: serde_saphyr::Error| {
-        let what = error.without_snippet().render_with_formatter(&serde_saphyr::UserMessageFormatter);
-        Failure::unusable(format_args!("{}: {what}", path.display()))
-    })?;
+pub(super) fn parse<T: DeserializeOwned>(path: &Path, text: &str, missing: &str) -> Result<T, Failure> {
+    let document = document::parse(text, Format::of(path));
+    let document = document.map_err(|why| Failure::unusable(format_args!("{}: {why}", path.display())))?;
     document.ok_or_else(|| {
         let path = path.display();
         Failure::unusable(format_args!("{path}: it is empty, or has nothing but comments: {missing}"))

@@ -389,7 +389,7 @@ fn wrong_configurations() {
     let rows: [(&str, &[&str]); 17] = [
         ("# soon\n", &["c.yaml: it is empty, or has nothing but comments"]),
         ("listen: [", &["c.yaml: ", "line 1"]),
-        ("lisen: 1", &["unknown field `lisen`", "listen", "line 1, column 1"]),
+        ("lisen: 1", &["lisen: unknown key; did you mean listen?", "listen", "line 1, column 1"]),
         ("plugins:\n  - {name: a, source: b, limts: {}}", &["unknown field `limts`", "line 2, column 26"]),
         ("plugins: [{name: a, source: b, limits: {memry: 1}}]", &["unknown field `memry`", "column 41"]),
         ("plugins: [{name: a, source: nope.wasm}]", &["plugin a: ", "nope.wasm", "entity not found"]),

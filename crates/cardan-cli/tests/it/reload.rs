@@ -292,7 +292,7 @@ fn broken_configurations_change_nothing() {
         (String::new(), &["cardan.yaml: it is empty, or has nothing but comments"]),
         ("# to be written\n".to_owned(), &["it is empty", "`plugins` are missing"]),
         ("listen: [".to_owned(), &["cardan.yaml: ", "line 1"]),
-        ("lisen: 1".to_owned(), &["unknown field `lisen`"]),
+        ("lisen: 1".to_owned(), &["lisen: unknown key; did you mean listen?"]),
         (document(plugin("new", "nowhere.wasm", json!({}))), &["plugin new: ", "nowhere.wasm", "not found"]),
         (document(plugin("new", "damaged.wasm", json!({}))), &["plugin new: "]),
         (document(plugin("new", traps.to_str().unwrap(), json!({}))), &["plugin new: ", "wasm trap"]),

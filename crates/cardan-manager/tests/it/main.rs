@@ -14,4 +14,5 @@ mod life;
 mod llmproxy;
 mod manifest;
 mod order;
+mod seeds;
 mod support;

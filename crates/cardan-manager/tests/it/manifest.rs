@@ -14,7 +14,8 @@ use crate::support::{guests, manager_of, ring_specs};
 /// Resolves the entries of a `cardan.yaml`; the first error as its text.
 fn resolve(yaml: &str) -> Result<Vec<PluginSpec>, String> {
     let entries: Vec<PluginEntry> = serde_saphyr::from_str(yaml).map_err(|error| error.to_string())?;
-    let specs = entries.iter().map(|entry| resolve_entry(entry, Path::new("/etc/cardan")));
+    let specs =
+        entries.iter().map(|entry| resolve_entry(entry, Path::new("/etc/cardan")).map(|(spec, _)| spec));
     specs.collect::<Result<_, _>>().map_err(|error| error.to_string())
 }
 

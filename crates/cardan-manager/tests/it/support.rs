@@ -41,7 +41,7 @@ fn outdented(yaml: &str) -> String {
 /// Specs of the entries under `plugins` of a `cardan.yaml`.
 pub(crate) fn specs(yaml: &str) -> Vec<PluginSpec> {
     let entries: Vec<PluginEntry> = serde_saphyr::from_str(&outdented(yaml)).unwrap();
-    entries.iter().map(|entry| resolve_entry(entry, &guests()).unwrap()).collect()
+    entries.iter().map(|entry| resolve_entry(entry, &guests()).unwrap().0).collect()
 }
 
 /// Specs of an LLMProxy manifest whose plugins folder is `guests/prebuilt`, and what was warned of.

@@ -3,6 +3,7 @@
 //! The types here only say which keys there are. What they mean is resolved where it is acted on, in
 //! `cardan-manager`.
 
+mod grants;
 pub mod llmproxy;
 mod units;
 
@@ -17,6 +18,10 @@ use crate::fault::FaultPolicy;
 use crate::hook::{BodyNeed, Phase};
 use crate::instance::InstanceMode;
 
+pub use grants::{
+    AccessEntry, CacheEntry, EnvEntry, GrantsEntry, HttpEntry, KvEntry, LogEntry, MetricsEntry, PrivateEntry,
+    Short, Shorthand, SqlEntry, SwitchEntry,
+};
 pub use units::{Bytes, Milliseconds};
 
 /// One plugin in `cardan.yaml`.
@@ -82,16 +87,6 @@ pub struct LimitsEntry {
     pub vars: Option<Bytes>,
     /// One HTTP response that the plugin fetches; 50 MiB unless said otherwise.
     pub http_response: Option<Bytes>,
-}
-
-/// Grants in `cardan.yaml`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct GrantsEntry {
-    /// Hosts it may ask over HTTP: names or glob patterns, without scheme and port.
-    pub http: Vec<String>,
-    /// Directories it may open, host path to guest path; `ro:` before a host path makes it read-only.
-    pub files: BTreeMap<String, String>,
 }
 
 /// One binding in `cardan.yaml`: a plugin at a hook.

@@ -1,20 +1,20 @@
 //! From manifests as written to specs: names looked up, defaults filled in, paths found.
 
-use std::collections::BTreeMap;
+mod grants;
+
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use cardan_api::catalogue::HOOKS;
-use cardan_api::manifest::{
-    BindingEntry, GrantsEntry, LimitsEntry, MatchEntry, Milliseconds, PluginEntry, llmproxy,
-};
+use cardan_api::manifest::{BindingEntry, LimitsEntry, MatchEntry, Milliseconds, PluginEntry, llmproxy};
 use cardan_api::{BodyNeed, Dialect, FaultPolicy, InstanceMode, Limits, NamedHook, Phase};
 use glob::Pattern;
 use serde_json::Value;
 
 use crate::rule::{MatchRule, path_pattern};
 use crate::spec::{BindingSpec, Bindings, PluginSpec};
+use grants::resolve_grants;
 
 /// Time of one call where nothing says otherwise.
 const DEADLINE: Duration = Duration::from_millis(500);
@@ -81,8 +81,7 @@ fn resolved(entry: &PluginEntry, base: &Path) -> Result<PluginSpec, String> {
         ready: resolve_ready(&entry.limits, entry.instance),
         limits: resolve_limits(&entry.limits, DEADLINE)?,
         config: Value::Object(entry.config.clone().into_iter().collect()),
-        allowed_hosts: resolve_hosts(&entry.grants)?,
-        allowed_paths: resolve_files(&entry.grants, base),
+        grants: resolve_grants(&entry.grants, base)?,
         bindings,
         ..PluginSpec::new(&entry.name, base.join(&entry.source))
     })
@@ -137,28 +136,6 @@ fn resolve_ready(asked: &LimitsEntry, mode: InstanceMode) -> u32 {
         InstanceMode::Shared => 0,
         InstanceMode::Fresh | InstanceMode::Visit => READY,
     })
-}
-
-fn resolve_hosts(grants: &GrantsEntry) -> Result<Vec<String>, String> {
-    for (i, host) in grants.http.iter().enumerate() {
-        Pattern::new(host).map_err(|error| format!("grants.http[{i}]: {host:?} is no pattern: {error}"))?;
-        if host.contains(['/', ':']) && !host.starts_with('[') {
-            return Err(format!(
-                "grants.http[{i}]: {host:?} is more than a host; leave out scheme, port and path"
-            ));
-        }
-    }
-    Ok(grants.http.clone())
-}
-
-fn resolve_files(grants: &GrantsEntry, base: &Path) -> BTreeMap<String, String> {
-    grants.files.iter().map(|(host, guest)| (based(host, base), guest.clone())).collect()
-}
-
-/// A granted directory, relative to the configuration file like everything in it.
-fn based(host: &str, base: &Path) -> String {
-    let (mark, path) = host.strip_prefix("ro:").map_or(("", host), |path| ("ro:", path));
-    format!("{mark}{}", base.join(path).display())
 }
 
 /// An error begins with the key below the binding.
@@ -265,8 +242,7 @@ fn ring_plugin(entry: &llmproxy::Entry, folder: &Path) -> Result<PluginSpec, Str
         ready: resolve_ready(&entry.limits, MODE),
         limits: resolve_limits(&entry.limits, Duration::from_millis(entry.timeout_ms))?,
         config: Value::Object(entry.config.clone().unwrap_or_default().into_iter().collect()),
-        allowed_hosts: resolve_hosts(&entry.grants)?,
-        allowed_paths: resolve_files(&entry.grants, folder),
+        grants: resolve_grants(&entry.grants, folder)?,
         bindings: Bindings::Listed(vec![binding]),
         ..PluginSpec::new(&entry.name, source)
     })

@@ -192,6 +192,7 @@ impl Template {
             http: LastResponse::default(),
             log: LogQuota::default(),
             wasi,
+            claims: Vec::new(),
             clock,
             meter,
         };

@@ -22,7 +22,7 @@ use wasmtime::{
     WasmBacktraceDetails,
 };
 
-use crate::grants::HttpClient;
+use crate::grants::{HttpClient, Services};
 use crate::limits::{MemoryBudget, PAGE_BYTES};
 use crate::plugin::PluginBuilder;
 use crate::source::Source;
@@ -92,8 +92,11 @@ pub struct EngineConfig {
     pub stack_bytes: Option<u32>,
     /// Where fresh instances come from.
     pub isolation: Isolation,
-    /// What carries out the HTTP requests that guests are granted. Without one they are refused.
+    /// What carries out the HTTP requests that guests are granted, if [`Services::http`] does not. Without
+    /// one they are refused.
     pub http: Option<Arc<dyn HttpClient>>,
+    /// What carries out everything else that guests are granted.
+    pub services: Services,
 }
 
 impl fmt::Debug for EngineConfig {
@@ -105,6 +108,7 @@ impl fmt::Debug for EngineConfig {
             .field("stack_bytes", &self.stack_bytes)
             .field("isolation", &self.isolation)
             .field("http", &self.http.is_some())
+            .field("services", &self.services)
             .finish()
     }
 }
@@ -223,7 +227,12 @@ impl Engine {
     }
 
     pub(crate) fn http(&self) -> Option<&Arc<dyn HttpClient>> {
-        self.shared.config.http.as_ref()
+        let config = &self.shared.config;
+        config.services.http.as_ref().or(config.http.as_ref())
+    }
+
+    pub(crate) fn services(&self) -> Services {
+        Services { http: self.http().cloned(), ..self.shared.config.services.clone() }
     }
 
     pub(crate) fn cache(&self) -> Option<&CompileCache> {

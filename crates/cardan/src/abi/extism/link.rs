@@ -12,17 +12,17 @@ use super::fuse::{self, ENV};
 use super::host::{self, Outgoing};
 use super::manifest::{MAIN, NamedModule};
 use super::recognise::{ImportKind, inspect};
+use super::services::{self, Imported};
 use super::state::{Probation, Shared, State};
 use super::template::{Linkage, Linked, Template};
-use super::wasi::{GuestOutput, WasiGrant};
+use super::wasi::{self, GuestOutput, WasiGrant};
 use crate::Error;
 use crate::engine::{self, Engine, Room};
-use crate::grants::{HttpGrant, LogSink};
+use crate::grants::Authority;
 use crate::host_function::HostFunction;
 use crate::limits::{PAGE_BYTES, Tally};
 use crate::plugin::LoadQuestion;
 
-const WASI: &str = "wasi_snapshot_preview1";
 /// Pages behind a fused guest's memory that its first `memory.grow` may take.
 const RESERVE_PAGES: u32 = 2;
 /// The same where instances are put back to their beginning, which is in vain after a real `memory.grow`.
@@ -39,13 +39,13 @@ pub(crate) struct Linking {
     pub(crate) mode: InstanceMode,
     pub(crate) limits: Limits,
     pub(crate) config: BTreeMap<String, String>,
-    pub(crate) http: Option<HttpGrant>,
+    /// What it may reach.
+    pub(crate) authority: Arc<Authority>,
     /// Whether guests may read response headers, which the reference makes an option.
     pub(crate) http_headers: bool,
     /// `None` leaves the imports of WASI undefined.
-    pub(crate) wasi: Option<(BTreeMap<String, String>, GuestOutput)>,
+    pub(crate) wasi: Option<GuestOutput>,
     pub(crate) functions: Vec<HostFunction>,
-    pub(crate) log: Arc<dyn LogSink>,
     /// What a new instance is asked before it serves.
     pub(crate) load: Option<LoadQuestion>,
     pub(crate) core_dumps: Arc<CoreDumps>,
@@ -63,16 +63,20 @@ impl Linking {
             })
         };
         let imports_http = imports_function(main, "http_request") || self.modules.len() > 1;
-        let wasi = match &self.wasi {
-            Some((paths, output)) => Some(WasiGrant::new(paths, *output)?).filter(|_| imports(WASI)),
+        let grants = self.authority.grants();
+        let wasi = match self.wasi {
+            Some(output) => Some(WasiGrant::new(grants, output)?).filter(|_| imports(wasi::MODULE)),
             None => None,
         };
-        let http = match self.http {
+        let http = match self.authority.http() {
             Some(_) if imports_http => Outgoing::Granted,
             _ => Outgoing::Denied,
         };
-        let may_wait =
-            wasi.is_some() || http == Outgoing::Granted || self.functions.iter().any(HostFunction::suspends);
+        let imported = self.imported()?;
+        let may_wait = wasi.is_some()
+            || http == Outgoing::Granted
+            || self.functions.iter().any(HostFunction::suspends)
+            || imported.iter().any(|imported| imported.suspends(&self.authority));
         let shadowed: Vec<String> = self
             .functions
             .iter()
@@ -80,7 +84,8 @@ impl Linking {
             .map(|function| function.name.clone())
             .collect();
 
-        let build = Build { engine, linking: &self, shadowed: &shadowed, http, wasi: wasi.is_some() };
+        let wasi_there = wasi.is_some();
+        let build = Build { engine, linking: &self, shadowed: &shadowed, http, imported, wasi: wasi_there };
         let linked = build.link(main)?;
         let beside = matches!(linked.linkage, Linkage::Beside { .. });
         let leaves_instances = match &linked.linkage {
@@ -96,17 +101,31 @@ impl Linking {
             exports: Exports::of(&linked.main),
             config: Arc::new(self.config),
             limits: self.limits,
-            http: self.http,
             http_headers: self.http_headers,
-            log: self.log,
             load: self.load,
             core_dumps: self.core_dumps,
             tally: self.tally,
+            log: self.authority.log().clone(),
+            authority: self.authority,
             wasi,
             slow: Arc::default(),
             probation: Probation::default(),
         });
         Ok(Template::new(engine.clone(), linked, shared))
+    }
+
+    /// The calls for grants that the modules import. The embedder's own function of a name wins, and so does
+    /// the first type that a name is imported with.
+    fn imported(&self) -> Result<Vec<Imported>, Error> {
+        let mut imported: Vec<Imported> = Vec::new();
+        for module in &self.modules {
+            for (from, name, kind) in &inspect(&module.bytes)?.imports {
+                let own = self.functions.iter().any(|own| own.module == *from && own.name == *name);
+                let found = services::imported(from, name, kind).filter(|_| !own);
+                imported.extend(found.filter(|found| !imported.iter().any(|other| other.is_same(*found))));
+            }
+        }
+        Ok(imported)
     }
 }
 
@@ -116,6 +135,7 @@ struct Build<'a> {
     linking: &'a Linking,
     shadowed: &'a [String],
     http: Outgoing,
+    imported: Vec<Imported>,
     wasi: bool,
 }
 
@@ -239,7 +259,9 @@ impl Build<'_> {
         host::define(&mut linker, self.http).map_err(host)?;
         if self.wasi {
             wasmtime_wasi::p1::add_to_linker_async(&mut linker, wasi_context).map_err(host)?;
+            wasi::withhold(&mut linker, &self.linking.authority).map_err(host)?;
         }
+        services::define(&mut linker, &self.imported, &self.linking.authority).map_err(host)?;
         host::define_user(&mut linker, &self.linking.functions)?;
         Ok(linker)
     }

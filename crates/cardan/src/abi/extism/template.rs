@@ -196,6 +196,7 @@ impl Template {
             http: LastResponse::default(),
             log: LogQuota::default(),
             wasi,
+            claims: Vec::new(),
             clock,
             meter,
         };

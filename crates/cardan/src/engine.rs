@@ -350,7 +350,9 @@ fn base_config(asked: &EngineConfig) -> Config {
         .wasm_exceptions(true)
         .wasm_multi_memory(true)
         .wasm_memory64(true)
-        .wasm_extended_const(true);
+        .wasm_extended_const(true)
+        // Not in the reference, and on by default in a build where somebody asked for it.
+        .wasm_threads(false);
     config
 }
 

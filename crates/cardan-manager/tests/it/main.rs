@@ -7,6 +7,7 @@
 )]
 
 mod apply;
+mod documents;
 mod faults;
 mod instances;
 mod killed;
@@ -14,5 +15,6 @@ mod life;
 mod llmproxy;
 mod manifest;
 mod order;
+mod plugin_manifest;
 mod seeds;
 mod support;

@@ -1,6 +1,6 @@
 //! Grants, from what an operator wrote to what they mean.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use cardan_api::Capability;
@@ -14,6 +14,7 @@ use cardan_api::manifest::{
     PrivateEntry, Short, Shorthand as _, SqlEntry, SwitchEntry,
 };
 use glob::Pattern;
+use serde_json::json;
 
 use super::Warning;
 
@@ -158,34 +159,45 @@ fn based(host: &str, base: &Path) -> String {
     format!("{mark}{}", base.join(path).display())
 }
 
-/// Adds a capability that a foreign configuration grants by its name alone. What cannot be meant by a name
-/// comes back as a warning.
-pub(super) fn allow(grants: &mut GrantsEntry, capability: Capability) -> Option<Warning> {
-    match capability {
-        Capability::Http if grants.http.is_none() => {
-            grants.http = HttpEntry::list(vec!["*".to_owned()]).map(Short);
+/// Adds capabilities that a foreign configuration grants by their names alone, as an operator would write them in
+/// `cardan.yaml`. What is said there already is more exact, and stays. What cannot be meant by a name comes back as
+/// a warning.
+pub(super) fn allow(grants: &mut GrantsEntry, capabilities: &BTreeSet<Capability>) -> Vec<Warning> {
+    let granted = |capability| capabilities.contains(&capability);
+    let access = |read, write| match (granted(read), granted(write)) {
+        (_, true) => Some(json!("write")),
+        (true, false) => Some(json!("read")),
+        (false, false) => None,
+    };
+    let rows = [
+        ("http", granted(Capability::Http).then(|| json!(["*"]))),
+        ("kv", access(Capability::KvRead, Capability::KvWrite)),
+        ("cache", access(Capability::CacheRead, Capability::CacheWrite)),
+        ("metrics", granted(Capability::Metrics).then(|| json!("on"))),
+    ];
+    let mut warnings = Vec::new();
+    for (key, value) in rows.into_iter().filter_map(|(key, value)| Some((key, value?))) {
+        let Ok(mut all) = serde_json::to_value(&*grants) else { continue };
+        if all.get(key).is_some_and(|said| !said.is_null() && *said != json!([])) {
+            continue;
         }
-        Capability::KvRead if grants.kv.is_none() => grants.kv = KvEntry::word("read").map(Short),
-        Capability::KvWrite => grants.kv = KvEntry::word("write").map(Short),
-        Capability::CacheRead if grants.cache.is_none() => {
-            grants.cache = CacheEntry::word("read").map(Short);
+        all[key] = value;
+        match serde_json::from_value(all) {
+            Ok(more) => *grants = more,
+            Err(_) => warnings.push(Warning(format!("grants: this build has no {key} to grant"))),
         }
-        Capability::CacheWrite => grants.cache = CacheEntry::word("write").map(Short),
-        Capability::Metrics => grants.metrics = MetricsEntry::word("on").map(Short),
-        Capability::FilesRead | Capability::FilesWrite if grants.files.is_empty() => {
-            return Some(missing(capability, "which directories; name them in its table, as grants.files"));
-        }
-        Capability::SqlRead | Capability::SqlWrite if grants.sql.is_empty() => {
-            return Some(missing(
-                capability,
-                "which databases; name connections in its table, as grants.sql",
-            ));
-        }
-        _ => {}
     }
-    None
-}
-
-fn missing(capability: Capability, what: &str) -> Warning {
-    Warning(format!("{capability} is granted without saying {what}"))
+    let unsaid = [
+        (access(Capability::FilesRead, Capability::FilesWrite), "files", "which directories"),
+        (access(Capability::SqlRead, Capability::SqlWrite), "sql", "which connections"),
+    ];
+    for (_, key, what) in unsaid.into_iter().filter(|(asked, ..)| asked.is_some()) {
+        let said = serde_json::to_value(&*grants).ok().and_then(|all| all.get(key).cloned());
+        if said.is_none_or(|said| said.is_null() || said == json!({})) {
+            warnings.push(Warning(format!(
+                "{key} is granted without saying {what}; say so in its table, as grants.{key}"
+            )));
+        }
+    }
+    warnings
 }

@@ -1,6 +1,6 @@
 //! HeliosProxy's manifests, and the `[plugins]` table of its configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -169,8 +169,8 @@ pub fn resolve_helios(file: &File, base: &Path) -> Result<HeliosDeployment, Stri
         }
         let table = tables.get(&key).cloned().unwrap_or_default();
         if table.enabled {
-            let listed = permissions.get(&key).map_or(&[][..], Vec::as_slice);
-            common.add(candidate, &key, table, listed, &mut deployment);
+            let permissions = permissions.get(&key).map_or(&[][..], Vec::as_slice);
+            common.add(candidate, Said { name: &key, table, permissions }, &mut deployment);
         }
     }
     for name in unused {
@@ -247,6 +247,14 @@ fn permission_lists(plugins: &Plugins) -> Result<BTreeMap<String, Vec<String>>, 
     lists.collect()
 }
 
+/// What the configuration says about one plugin.
+#[derive(Debug)]
+struct Said<'a> {
+    name: &'a str,
+    table: Plugin,
+    permissions: &'a [String],
+}
+
 /// What counts for every plugin.
 #[derive(Debug)]
 struct Common {
@@ -282,27 +290,19 @@ impl Common {
     }
 
     /// Resolves one plugin of the folder with what its table says.
-    fn add(
-        &self,
-        found: Candidate,
-        name: &str,
-        table: Plugin,
-        listed: &[String],
-        into: &mut HeliosDeployment,
-    ) {
+    fn add(&self, found: Candidate, said: Said<'_>, into: &mut HeliosDeployment) {
         let Candidate { path, mut located } = found;
+        let Said { name, table, permissions: listed } = said;
         let mut warnings = Vec::new();
         let mut grants = table.grants;
+        let mut allowed = BTreeSet::new();
         for permission in listed {
             match permissions::helios(permission) {
-                Some(capabilities) => {
-                    for capability in capabilities {
-                        warnings.extend(grants::allow(&mut grants, *capability));
-                    }
-                }
+                Some(capabilities) => allowed.extend(capabilities.iter().copied()),
                 None => warnings.push(unknown_permission(permission)),
             }
         }
+        warnings.extend(grants::allow(&mut grants, &allowed));
         let mut limits = table.limits;
         let own = located.manifest.as_ref().and_then(|(_, described)| described.limits.memory);
         let most = self.memory_bytes.unwrap_or(MEMORY_BYTES);

@@ -14,7 +14,7 @@ use cardan_api::manifest::{
     PrivateEntry, Short, Shorthand as _, SqlEntry, SwitchEntry,
 };
 use glob::Pattern;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::Warning;
 
@@ -159,10 +159,26 @@ fn based(host: &str, base: &Path) -> String {
     format!("{mark}{}", base.join(path).display())
 }
 
+/// The access alone, or with more that is said.
+fn with(access: Value, more: &Map<String, Value>) -> Value {
+    if more.is_empty() {
+        return access;
+    }
+    let mut all = more.clone();
+    all.insert("access".to_owned(), access);
+    Value::Object(all)
+}
+
 /// Adds capabilities that a foreign configuration grants by their names alone, as an operator would write them in
 /// `cardan.yaml`. What is said there already is more exact, and stays. What cannot be meant by a name comes back as
 /// a warning.
-pub(super) fn allow(grants: &mut GrantsEntry, capabilities: &BTreeSet<Capability>) -> Vec<Warning> {
+///
+/// `kv` is what the configuration says about every key-value store, as keys of `grants.kv`.
+pub(super) fn allow(
+    grants: &mut GrantsEntry,
+    capabilities: &BTreeSet<Capability>,
+    kv: &Map<String, Value>,
+) -> Vec<Warning> {
     let granted = |capability| capabilities.contains(&capability);
     let access = |read, write| match (granted(read), granted(write)) {
         (_, true) => Some(json!("write")),
@@ -171,7 +187,7 @@ pub(super) fn allow(grants: &mut GrantsEntry, capabilities: &BTreeSet<Capability
     };
     let rows = [
         ("http", granted(Capability::Http).then(|| json!(["*"]))),
-        ("kv", access(Capability::KvRead, Capability::KvWrite)),
+        ("kv", access(Capability::KvRead, Capability::KvWrite).map(|access| with(access, kv))),
         ("cache", access(Capability::CacheRead, Capability::CacheWrite)),
         ("metrics", granted(Capability::Metrics).then(|| json!("on"))),
     ];

@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cardan_api::Capability;
 use cardan_api::manifest::helios::{File, Manifest, Permissions, Plugin, Plugins, Size};
 use cardan_api::manifest::{Abi, Bytes, LimitsEntry, Milliseconds, PluginEntry};
+
+use serde_json::{Map, Value, json};
 
 use super::described::{Described, only_module};
 use super::folder::{Broken, Candidate, candidates};
@@ -179,6 +182,14 @@ pub fn resolve_helios(file: &File, base: &Path) -> Result<HeliosDeployment, Stri
             deployment.folder.display()
         )));
     }
+    let stores = deployment.plugins.iter().filter(|spec| keeps_keys(permissions.get(&spec.name))).count();
+    if let Some(most) =
+        common.kv_plugins_max.filter(|most| u64::try_from(stores).is_ok_and(|stores| stores > *most))
+    {
+        return Err(format!(
+            "plugins.kv_max_plugins: it is {most}, and {stores} plugins are granted keys; raise it, or grant fewer"
+        ));
+    }
     let count = deployment.plugins.len();
     if count > common.plugins_max as usize {
         return Err(format!(
@@ -188,6 +199,12 @@ pub fn resolve_helios(file: &File, base: &Path) -> Result<HeliosDeployment, Stri
         ));
     }
     Ok(deployment)
+}
+
+fn keeps_keys(permissions: Option<&Vec<String>>) -> bool {
+    let mut granted =
+        permissions.into_iter().flatten().filter_map(|name| permissions::helios(name)).flatten();
+    granted.any(|capability| matches!(capability, Capability::KvRead | Capability::KvWrite))
 }
 
 /// The table's name for a plugin: what it is called, its file's name, or that without the usual prefix.
@@ -262,6 +279,9 @@ struct Common {
     timeout: Duration,
     fuel: Option<u64>,
     plugins_max: u32,
+    /// Bounds of each plugin's key-value store, as keys of `grants.kv`.
+    kv: Map<String, Value>,
+    kv_plugins_max: Option<u64>,
 }
 
 impl Common {
@@ -286,7 +306,20 @@ impl Common {
             (Some(false), _) | (None, None) => None,
             (_, limit) => Some(limit.unwrap_or(FUEL)),
         };
-        Ok(Self { memory_bytes, timeout, fuel, plugins_max: plugins.max_plugins.unwrap_or(PLUGINS_MAX) })
+        let kv = [
+            ("keys", plugins.kv_max_keys_per_plugin),
+            ("value", plugins.kv_max_value_bytes),
+            // One plugin's share of what is for all of them is not said there, so each may have it all.
+            ("total", plugins.kv_max_total_bytes),
+        ];
+        Ok(Self {
+            memory_bytes,
+            timeout,
+            fuel,
+            plugins_max: plugins.max_plugins.unwrap_or(PLUGINS_MAX),
+            kv: kv.into_iter().filter_map(|(key, value)| Some((key.to_owned(), json!(value?)))).collect(),
+            kv_plugins_max: plugins.kv_max_plugins,
+        })
     }
 
     /// Resolves one plugin of the folder with what its table says.
@@ -302,7 +335,7 @@ impl Common {
                 None => warnings.push(unknown_permission(permission)),
             }
         }
-        warnings.extend(grants::allow(&mut grants, &allowed));
+        warnings.extend(grants::allow(&mut grants, &allowed, &self.kv));
         let mut limits = table.limits;
         let own = located.manifest.as_ref().and_then(|(_, described)| described.limits.memory);
         let most = self.memory_bytes.unwrap_or(MEMORY_BYTES);

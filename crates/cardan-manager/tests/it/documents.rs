@@ -232,6 +232,10 @@ fn helios_tables() {
         ),
         ("timeout = \"1s\"\ntimeout_ms = 2", "plugins.timeout: plugins.timeout_ms says something else"),
         ("timeout_ms = 0", "plugins.timeout: it is 0"),
+        (
+            "kv_max_plugins = 1\n[plugins.permissions]\na = [\"kv_read\"]\nb = [\"KV_WRITE\"]",
+            "plugins.kv_max_plugins: it is 1, and 2 plugins are granted keys",
+        ),
         ("trust_root = \"/keys\"", "plugins.trust_root: this build checks no signatures"),
         ("[plugins.permissions]\nenabled = true", "no plugin can be called `permissions`"),
         ("[plugins.a]\npriority = \"high\"", "plugins.a.priority: "),

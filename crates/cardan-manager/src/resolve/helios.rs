@@ -340,6 +340,7 @@ impl Common {
         let own = located.manifest.as_ref().and_then(|(_, described)| described.limits.memory);
         let most = self.memory_bytes.unwrap_or(MEMORY_BYTES);
         limits.memory = limits.memory.or(Some(own.map_or(Bytes(most), |own| Bytes(own.0.min(most)))));
+        limits.fuel = limits.fuel.or(self.fuel);
         let millis = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
         limits.deadline = limits.deadline.or(Some(Milliseconds(millis)));
         if let Some((_, described)) = &mut located.manifest {
@@ -350,7 +351,6 @@ impl Common {
         let result: Result<_, ResolveError> = entry::assemble(&entry, located, &into.folder, Owner::Folder);
         match result {
             Ok((mut spec, told)) => {
-                spec.limits.fuel = self.fuel.or(spec.limits.fuel);
                 warnings.extend(prioritise(&mut spec, table.priority));
                 into.warnings.extend(told);
                 into.warnings.extend(warnings.into_iter().map(|warning| warning.about(name)));

@@ -10,11 +10,10 @@ use cardan_api::grants::{
     Switch,
 };
 use cardan_api::manifest::{
-    CacheEntry, EnvEntry, GrantsEntry, HttpEntry, KvEntry, LogEntry, MetricsEntry, Milliseconds,
-    PrivateEntry, Short, Shorthand as _, SqlEntry, SwitchEntry,
+    AccessEntry, Bytes, CacheEntry, EnvEntry, GrantsEntry, HttpEntry, KvEntry, LogEntry, MetricsEntry,
+    Milliseconds, PrivateEntry, Short, Shorthand as _, SqlEntry, SwitchEntry,
 };
 use glob::Pattern;
-use serde_json::{Map, Value, json};
 
 use super::Warning;
 
@@ -159,61 +158,62 @@ fn based(host: &str, base: &Path) -> String {
     format!("{mark}{}", base.join(path).display())
 }
 
-/// The access alone, or with more that is said.
-fn with(access: Value, more: &Map<String, Value>) -> Value {
-    if more.is_empty() {
-        return access;
-    }
-    let mut all = more.clone();
-    all.insert("access".to_owned(), access);
-    Value::Object(all)
-}
-
-/// Adds capabilities that a foreign configuration grants by their names alone, as an operator would write them in
-/// `cardan.yaml`. What is said there already is more exact, and stays. What cannot be meant by a name comes back as
-/// a warning.
-///
-/// `kv` is what the configuration says about every key-value store, as keys of `grants.kv`.
+/// Adds capabilities that a foreign configuration grants by their names alone. What is said in `grants` already is
+/// more exact, and stays. `kv` is what the configuration says about every key-value store. What cannot be meant by a
+/// name comes back as a warning.
 pub(super) fn allow(
     grants: &mut GrantsEntry,
     capabilities: &BTreeSet<Capability>,
-    kv: &Map<String, Value>,
+    kv: &KvCaps,
 ) -> Vec<Warning> {
     let granted = |capability| capabilities.contains(&capability);
     let access = |read, write| match (granted(read), granted(write)) {
-        (_, true) => Some(json!("write")),
-        (true, false) => Some(json!("read")),
+        (_, true) => Some(AccessEntry::Write),
+        (true, false) => Some(AccessEntry::Read),
         (false, false) => None,
     };
-    let rows = [
-        ("http", granted(Capability::Http).then(|| json!(["*"]))),
-        ("kv", access(Capability::KvRead, Capability::KvWrite).map(|access| with(access, kv))),
-        ("cache", access(Capability::CacheRead, Capability::CacheWrite)),
-        ("metrics", granted(Capability::Metrics).then(|| json!("on"))),
-    ];
-    let mut warnings = Vec::new();
-    for (key, value) in rows.into_iter().filter_map(|(key, value)| Some((key, value?))) {
-        let Ok(mut all) = serde_json::to_value(&*grants) else { continue };
-        if all.get(key).is_some_and(|said| !said.is_null() && *said != json!([])) {
-            continue;
-        }
-        all[key] = value;
-        match serde_json::from_value(all) {
-            Ok(more) => *grants = more,
-            Err(_) => warnings.push(Warning(format!("grants: this build has no {key} to grant"))),
-        }
+    if granted(Capability::Http) && grants.http.is_none() {
+        grants.http = HttpEntry::list(vec!["*".to_owned()]).map(Short);
+    }
+    if let (Some(access), None) = (access(Capability::KvRead, Capability::KvWrite), &grants.kv) {
+        let KvCaps { keys, value, total } = *kv;
+        let [value, total] = [value, total].map(|bytes| bytes.map(Bytes));
+        grants.kv = Some(Short(KvEntry { access, keys, value, total, ttl: None }));
+    }
+    if let (Some(access), None) = (access(Capability::CacheRead, Capability::CacheWrite), &grants.cache) {
+        grants.cache = Some(Short(CacheEntry { access, space: None, value: None, ttl: None }));
+    }
+    if granted(Capability::Metrics) && grants.metrics.is_none() {
+        grants.metrics = MetricsEntry::word("on").map(Short);
     }
     let unsaid = [
-        (access(Capability::FilesRead, Capability::FilesWrite), "files", "which directories"),
-        (access(Capability::SqlRead, Capability::SqlWrite), "sql", "which connections"),
+        (
+            access(Capability::FilesRead, Capability::FilesWrite),
+            grants.files.is_empty(),
+            "files",
+            "which directories",
+        ),
+        (
+            access(Capability::SqlRead, Capability::SqlWrite),
+            grants.sql.is_empty(),
+            "sql",
+            "which connections",
+        ),
     ];
-    for (_, key, what) in unsaid.into_iter().filter(|(asked, ..)| asked.is_some()) {
-        let said = serde_json::to_value(&*grants).ok().and_then(|all| all.get(key).cloned());
-        if said.is_none_or(|said| said.is_null() || said == json!({})) {
-            warnings.push(Warning(format!(
-                "{key} is granted without saying {what}; say so in its table, as grants.{key}"
-            )));
-        }
-    }
-    warnings
+    let unsaid = unsaid.into_iter().filter(|(asked, empty, ..)| asked.is_some() && *empty);
+    unsaid
+        .map(|(_, _, key, what)| {
+            Warning(format!("{key} is granted without saying {what}; say so in its table, as grants.{key}"))
+        })
+        .collect()
+}
+
+/// What a foreign configuration says about every plugin's key-value store.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct KvCaps {
+    pub(super) keys: Option<u64>,
+    /// Bytes of one key or value.
+    pub(super) value: Option<u64>,
+    /// Bytes of all of a plugin's keys and values.
+    pub(super) total: Option<u64>,
 }

@@ -8,10 +8,9 @@ use cardan_api::Capability;
 use cardan_api::manifest::helios::{File, Manifest, Permissions, Plugin, Plugins, Size};
 use cardan_api::manifest::{Abi, Bytes, LimitsEntry, Milliseconds, PluginEntry};
 
-use serde_json::{Map, Value, json};
-
 use super::described::{Described, only_module};
 use super::folder::{Broken, Candidate, candidates};
+use super::grants::KvCaps;
 use super::hooks::{Places, helios_hook};
 use super::native::check_memory;
 use super::{ResolveError, Warning, check_sha256, entry, grants, permissions, settings};
@@ -279,8 +278,7 @@ struct Common {
     timeout: Duration,
     fuel: Option<u64>,
     plugins_max: u32,
-    /// Bounds of each plugin's key-value store, as keys of `grants.kv`.
-    kv: Map<String, Value>,
+    kv: KvCaps,
     kv_plugins_max: Option<u64>,
 }
 
@@ -306,18 +304,18 @@ impl Common {
             (Some(false), _) | (None, None) => None,
             (_, limit) => Some(limit.unwrap_or(FUEL)),
         };
-        let kv = [
-            ("keys", plugins.kv_max_keys_per_plugin),
-            ("value", plugins.kv_max_value_bytes),
+        let kv = KvCaps {
+            keys: plugins.kv_max_keys_per_plugin,
+            value: plugins.kv_max_value_bytes,
             // One plugin's share of what is for all of them is not said there, so each may have it all.
-            ("total", plugins.kv_max_total_bytes),
-        ];
+            total: plugins.kv_max_total_bytes,
+        };
         Ok(Self {
             memory_bytes,
             timeout,
             fuel,
             plugins_max: plugins.max_plugins.unwrap_or(PLUGINS_MAX),
-            kv: kv.into_iter().filter_map(|(key, value)| Some((key.to_owned(), json!(value?)))).collect(),
+            kv,
             kv_plugins_max: plugins.kv_max_plugins,
         })
     }

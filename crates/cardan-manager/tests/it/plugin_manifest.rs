@@ -86,18 +86,32 @@ fn entries_win() {
     );
 }
 
+/// Under an operator's star a manifest that names a private address has not got it.
+#[test]
+fn a_manifest_names_no_private_address() {
+    let yaml = "{name: a, version: 1.0.0, permissions: {http: {hosts: [127.0.0.1]}}}";
+    let files: &[(&str, &[u8])] = &[("a.wasm", EMPTY_MODULE), ("a.yaml", yaml.as_bytes())];
+    let loopback = "127.0.0.1".parse().unwrap();
+    for (grant, permitted) in [("*", false), ("127.0.0.1", true)] {
+        let (spec, _) =
+            entry(files, &format!("name: a, source: a.wasm, grants: {{http: ['{grant}']}}")).unwrap();
+        let http = spec.grants.http.unwrap();
+        assert_eq!(http.reach().permits("127.0.0.1", loopback), permitted, "{grant}");
+    }
+}
+
 #[test]
 fn a_manifest_grants_nothing() {
     let yaml = "{name: a, version: 1.0.0, permissions: {http: {hosts: [a.example]}}}";
     let files: &[(&str, &[u8])] = &[("a.wasm", EMPTY_MODULE), ("a.yaml", yaml.as_bytes())];
-    assert_eq!(entry(files, "name: a, source: a.wasm").unwrap().0.allowed_hosts, [""; 0]);
+    assert_eq!(entry(files, "name: a, source: a.wasm").unwrap().0.grants.http, None);
     let (spec, warnings) = entry(files, "name: a, source: a.wasm, grants: {http: [b.example]}").unwrap();
-    assert_eq!(spec.allowed_hosts, [""; 0]);
+    assert_eq!(spec.grants.http.unwrap().hosts, [""; 0]);
     assert!(warnings[0].contains("\"b.example\" is not among the hosts its manifest asks for (a.example)"));
     let silent = "{name: a, version: 1.0.0, permissions: []}";
     let files: &[(&str, &[u8])] = &[("a.wasm", EMPTY_MODULE), ("a.yaml", silent.as_bytes())];
     let (spec, warnings) = entry(files, "name: a, source: a.wasm, grants: {http: [b.example]}").unwrap();
-    assert_eq!(spec.allowed_hosts, [""; 0]);
+    assert!(!spec.requested.unwrap().contains(&cardan_api::Capability::Http));
     assert!(
         warnings[0].contains("it does not ask for http, so what its entry grants of that counts for nothing")
     );

@@ -1,0 +1,14 @@
+//! The real capabilities: on a real disk, and with a real PostgreSQL server.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests are tests: a panic there is the failure message"
+)]
+
+mod postgres;
+
+mod cache;
+mod http;
+mod kv;
+mod metrics;
+mod sql;

@@ -177,7 +177,7 @@ fn statement(connection: &Connection, query: &SqlQuery) -> Result<SqlResult, Tro
         return Err(statement_error("SQLITE_MISUSE", "there is more than one statement").into());
     }
     bind(&mut statement, &query.parameters)?;
-    let columns = statement.column_names().into_iter().map(str::to_owned).collect::<Vec<_>>();
+    let columns = statement.column_names().map(str::to_owned).collect::<Vec<_>>();
     let width = columns.len();
     let reads = statement.readonly();
     let mut growing = Growing::new(query, columns);

@@ -2,7 +2,8 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "helpers of tests are tests: a panic there is the failure message"
+    clippy::type_complexity,
+    reason = "helpers of tests are tests: a panic there is the failure message, and a row is a tuple"
 )]
 
 mod postgres;

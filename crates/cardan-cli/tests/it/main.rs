@@ -14,3 +14,4 @@ mod demo;
 mod llmproxy;
 mod openai;
 mod reload;
+mod services;

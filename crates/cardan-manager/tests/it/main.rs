@@ -8,6 +8,7 @@
 
 mod apply;
 mod faults;
+mod grants;
 mod instances;
 mod killed;
 mod life;

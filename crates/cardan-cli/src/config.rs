@@ -9,6 +9,7 @@ mod folder;
 mod foreign;
 mod plugins;
 mod routing;
+mod services;
 mod source;
 mod state;
 
@@ -31,6 +32,7 @@ use source::{parse, read_text};
 
 pub(crate) use bounds::{EngineBounds, key_of};
 pub(crate) use folder::PluginFolder;
+pub(crate) use services::{Capabilities, ServicesEntry};
 pub(crate) use source::{Environment, environment};
 pub(crate) use state::StateEntry;
 
@@ -69,6 +71,9 @@ pub(crate) struct File {
     /// What survives a restart. Read at the start only.
     #[serde(default)]
     state: StateEntry,
+    /// What stands behind plugins' grants. Read at the start only.
+    #[serde(default)]
+    services: ServicesEntry,
     /// The request header that names a client's session; `x-session-id` unless said otherwise.
     #[serde(default)]
     session_header: Option<String>,
@@ -124,6 +129,7 @@ pub(crate) struct Resolved {
     pub(crate) listen: SocketAddr,
     pub(crate) engine: EngineBounds,
     pub(crate) state: StateEntry,
+    pub(crate) services: ServicesEntry,
     pub(crate) gateway: Config,
     pub(crate) plugins: Vec<PluginSpec>,
     /// Those of them that the file itself describes, as it does.
@@ -170,7 +176,12 @@ fn kind(path: &Path, text: &str) -> Option<Kind> {
 }
 
 impl File {
-    fn resolve(self, base: &Path, environment: Environment<'_>) -> Result<Resolved, Failure> {
+    fn resolve(mut self, base: &Path, environment: Environment<'_>) -> Result<Resolved, Failure> {
+        for entry in self.plugins.iter_mut().filter(|entry| entry.enabled) {
+            let env = entry.grants.env.with_values(environment);
+            entry.grants.env =
+                env.map_err(|why| Failure::unusable(format_args!("plugin {}: {why}", entry.name)))?;
+        }
         let mut plugins = Plugins::default();
         plugins.add_entries(&self.plugins, base)?;
         let folder = self.plugin_dir.as_deref().map(|folder| base.join(folder));
@@ -181,6 +192,7 @@ impl File {
         if let Some(llmproxy) = &self.llmproxy {
             plugins.add_rings(llmproxy, base)?;
         }
+        self.services.check(&plugins.specs)?;
         let mut gateway = Config {
             routes: self
                 .routes
@@ -213,9 +225,9 @@ impl File {
         self.timeouts.apply(&mut gateway);
         let engine = self.engine.resolve();
         let entries = self.plugins.into_iter().filter(|entry| entry.enabled).collect();
-        let (listen, state) = (self.listen, self.state);
+        let (listen, state, services) = (self.listen, self.state, self.services);
         let Plugins { specs: plugins, warnings } = plugins;
-        Ok(Resolved { listen, engine, state, gateway, plugins, entries, folder, warnings })
+        Ok(Resolved { listen, engine, state, services, gateway, plugins, entries, folder, warnings })
     }
 }
 

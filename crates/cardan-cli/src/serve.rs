@@ -6,17 +6,18 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cardan::{Engine, EngineConfig, HttpClient};
+use cardan::{Engine, EngineConfig, Services};
 use cardan_gateway::Gateway;
-use cardan_manager::{Applied, ApplyError, Bindings, FolderWatch, Manager, Pairing, PluginSpec};
-use cardan_services::HttpService;
+use cardan_manager::{Applied, ApplyError, Bindings, FolderWatch, Manager, Pairing, PluginSpec, StateDir};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::advice;
 use crate::args::{LogFormat, Serve, Shared};
-use crate::config::{self, EngineBounds, PluginFolder, Resolved, StateEntry, environment, key_of};
+use crate::config::{
+    self, Capabilities, EngineBounds, PluginFolder, Resolved, ServicesEntry, StateEntry, environment, key_of,
+};
 use crate::output::{self, Failure};
 use crate::state;
 
@@ -45,7 +46,14 @@ pub(crate) fn serve(
     // ends the process until clients are served.
     let hangups = runtime.block_on(async { listen_for(SignalKind::hangup()) })?;
     let seed = RandomState::new().hash_one(std::process::id());
-    let manager = state::manager(engine(shared, resolved.engine)?, seed, path, &resolved.state)?;
+    let state = state::open(path, &resolved.state)?;
+    let base = path.parent().unwrap_or(Path::new(""));
+    let kept = state.as_ref().map(StateDir::path);
+    let Capabilities { services, .. } = resolved
+        .services
+        .open(base, kept, &environment)
+        .map_err(|failure| Failure::unusable(format_args!("{}: {failure}", path.display())))?;
+    let manager = state::manager(engine(shared, resolved.engine, services)?, seed, state)?;
     warn(&resolved.warnings);
     let applied = manager.start_with(&resolved.plugins, Vec::new()).map_err(not_applied)?;
     report(&applied, &[]);
@@ -73,6 +81,7 @@ pub(crate) fn serve(
             fixed,
             engine: resolved.engine,
             state: resolved.state,
+            services: resolved.services,
             manager,
             gateway: gateway.clone(),
             folder: Arc::new(Mutex::new(folder)),
@@ -92,21 +101,19 @@ pub(crate) fn serve(
 }
 
 /// An engine with the real capabilities.
-pub(crate) fn engine(shared: &Shared, bounds: EngineBounds) -> Result<Engine, Failure> {
-    let http = HttpService::new().map_err(Failure::failed)?;
+pub(crate) fn engine(shared: &Shared, bounds: EngineBounds, services: Services) -> Result<Engine, Failure> {
     let chosen = shared.cache_dir.clone().filter(|dir| !dir.as_os_str().is_empty());
     let cache_dir = if shared.no_cache { None } else { chosen.or_else(default_cache_dir) };
     if cache_dir.is_none() && !shared.no_cache {
         tracing::info!("no compile cache: set HOME, XDG_CACHE_HOME or CARDAN_CACHE_DIR to start faster");
     }
     let EngineBounds { pool_instances, memory_bytes_max, stack_bytes } = bounds;
-    let http: Option<Arc<dyn HttpClient>> = Some(Arc::new(http));
     let config = EngineConfig {
         cache_dir,
         pool_instances,
         memory_bytes_max,
         stack_bytes,
-        http,
+        services,
         ..EngineConfig::default()
     };
     Engine::new(config).map_err(|error| Failure::failed(format_args!("{error}; or run with --no-cache")))
@@ -232,6 +239,7 @@ struct Reloads {
     fixed: Option<SocketAddr>,
     engine: EngineBounds,
     state: StateEntry,
+    services: ServicesEntry,
     manager: Manager,
     gateway: Gateway,
     folder: Arc<Mutex<Option<Folder>>>,
@@ -289,6 +297,11 @@ impl Reloads {
         if self.state != resolved.state {
             return Err(Failure::unusable(format_args!(
                 "{path}: state: it cannot change while plugins run; start again for it"
+            )));
+        }
+        if self.services != resolved.services {
+            return Err(Failure::unusable(format_args!(
+                "{path}: services: they cannot change while plugins run; start again for them"
             )));
         }
         let mut watched = self.folder.lock().unwrap_or_else(PoisonError::into_inner);

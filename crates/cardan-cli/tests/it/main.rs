@@ -15,3 +15,4 @@ mod foreign;
 mod llmproxy;
 mod openai;
 mod reload;
+mod services;

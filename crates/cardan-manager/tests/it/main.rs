@@ -9,6 +9,7 @@
 mod apply;
 mod documents;
 mod faults;
+mod grants;
 mod instances;
 mod killed;
 mod life;

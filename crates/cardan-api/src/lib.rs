@@ -19,6 +19,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod manifest;
 pub mod path;
+pub mod snapshot;
 pub mod verdict;
 
 pub use capability::Capability;
@@ -28,4 +29,5 @@ pub use fault::{Fault, FaultPolicy};
 pub use hook::{Attributes, BodyNeed, Hook, Phase};
 pub use instance::InstanceMode;
 pub use limits::Limits;
+pub use snapshot::SnapshotPolicy;
 pub use verdict::{Flow, Verdict};

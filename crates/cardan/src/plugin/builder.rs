@@ -4,23 +4,24 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use cardan_api::http::{HttpComplete, HttpRequest, HttpResponse};
 use cardan_api::lifecycle::{LifeEvent, LifeReason, PluginLoad, PluginTick, PluginUnload};
-use cardan_api::{Capability, Fault, Hook, InstanceMode, Limits};
+use cardan_api::{Capability, Fault, Hook, InstanceMode, Limits, SnapshotPolicy};
 use serde_json::{Map, Value};
 
 use super::load::LoadQuestion;
-use super::{Admitted, Import, Inspection, Plugin, config_text};
+use super::{Admitted, Import, Inspection, Plugin, Serving, config_text};
 use crate::abi::Abi;
 use crate::abi::extism::manifest::{MAIN, Manifest, NamedModule};
-use crate::abi::extism::{CoreDumps, GuestOutput, Linking, inspect};
+use crate::abi::extism::{CoreDumps, GuestOutput, Linking, Stage, inspect};
 use crate::dialect::{self, Dialect, Spoken};
 use crate::engine::Engine;
 use crate::error::ErrorKind;
 use crate::grants::{HostList, HttpExchange, HttpGrant, LogSink, NoClient, TracingLog};
 use crate::host_function::HostFunction;
 use crate::limits::Tally;
-use crate::pool::{Pool, PoolPlan};
+use crate::pool::{Common, Pool, PoolPlan};
 use crate::source::{Content, Source};
 use crate::{Error, module, runtime};
 
@@ -48,6 +49,7 @@ pub struct PluginBuilder {
     log: Option<Arc<dyn LogSink>>,
     dialect: Option<Dialect>,
     ready_instances: u32,
+    snapshot: SnapshotPolicy,
 }
 
 impl std::fmt::Debug for PluginBuilder {
@@ -77,6 +79,7 @@ impl PluginBuilder {
             log: None,
             dialect: None,
             ready_instances: 0,
+            snapshot: SnapshotPolicy::default(),
         }
     }
 
@@ -182,6 +185,12 @@ impl PluginBuilder {
         self
     }
 
+    /// Whether initialisation runs once, when the plugin is loaded, and instances begin where it ended.
+    pub fn snapshot(mut self, policy: SnapshotPolicy) -> Self {
+        self.snapshot = policy;
+        self
+    }
+
     /// Instances to keep ready ahead of calls, made on another thread.
     pub fn ready_instances(mut self, count: u32) -> Self {
         self.ready_instances = count;
@@ -234,9 +243,8 @@ impl PluginBuilder {
         let budgeted = self.limits.growth_pages_max.is_some();
         let plan = PoolPlan {
             mode: self.mode,
-            instances_max: self.limits.instances_max,
-            queue_max: self.limits.queue_max,
-            ready_wanted: self.ready_instances,
+            common: Common::new(self.limits.instances_max, self.limits.queue_max),
+            ready_wanted: self.ready_instances.min(self.limits.instances_max),
             nursery: self.engine.nursery().clone(),
             visit_slots: self.engine.visit_slots().clone(),
         };
@@ -246,7 +254,9 @@ impl PluginBuilder {
         let load = LoadQuestion::of(inspection.dialect, &inspection.exports, event, &config)?;
         let (core_dumps, tally) = (Arc::<CoreDumps>::default(), Arc::<Tally>::default());
         let linking = Linking {
-            load,
+            load: load.map(Arc::new),
+            snapshot: self.snapshot,
+            digest: inspection.digest.clone(),
             core_dumps: core_dumps.clone(),
             tally: tally.clone(),
             name: name.clone(),
@@ -260,7 +270,8 @@ impl PluginBuilder {
             functions: self.functions,
             log: self.log.unwrap_or_else(|| Arc::new(TracingLog { plugin: name.clone() })),
         };
-        let template = linking.link(&self.engine)?;
+        let stage = Arc::new(linking).link(&self.engine, &plan.common.vars)?;
+        let Stage { template, tier, snapshot, later } = stage;
         let pool = Pool::new(template, plan);
         if pool.template.is_command() {
             runtime::block_on(pool.template.check_command())?;
@@ -281,11 +292,15 @@ impl PluginBuilder {
             deadline,
             dialect,
             inspection,
-            pool,
+            serving: ArcSwap::from_pointee(Serving { pool, tier, snapshot }),
             core_dumps,
             tally,
         };
-        Ok(Plugin { admitted: Arc::new(admitted) })
+        let admitted = Arc::new(admitted);
+        if let Some(later) = later {
+            admitted.improve(&self.engine, later);
+        }
+        Ok(Plugin { admitted })
     }
 
     /// Takes over what a manifest says, and gets its modules.

@@ -27,4 +27,6 @@ mod linking;
 mod manifest;
 mod pace;
 mod rewind;
+mod snapshot;
+mod tiers;
 mod usage;

@@ -8,6 +8,9 @@ use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
 use crate::Error;
 
+/// The import module.
+pub(super) const MODULE: &str = "wasi_snapshot_preview1";
+
 /// What a guest's standard output and standard error become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum GuestOutput {

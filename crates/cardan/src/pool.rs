@@ -197,7 +197,8 @@ impl Pool {
         }
         match ready.or_else(|| self.put_back_used()) {
             Some(guest) => Ok(guest),
-            None => self.make().await,
+            // Apart: a call that finds one ready does not carry the room for making one.
+            None => Box::pin(self.make()).await,
         }
     }
 

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use cardan::{
     Engine, EngineConfig, Fault, HostFunction, InstanceMode, Isolation, Limits, LogLevel, PluginBuilder,
     SnapshotPolicy, SnapshotState,
 };
 
-use crate::support::{Recorder, engine, guest, guest_importing, linked, prebuilt, told};
+use crate::support::{GENEROUS, Recorder, engine, guest, guest_importing, linked, prebuilt, told};
 
 const CONTINUE: &str = r#"(call $say @"{\22verdict\22:\22continue\22}")"#;
 
@@ -236,7 +237,7 @@ fn limits_hold_for_what_is_kept() {
     }
     assert_eq!(load(30).unwrap_err().fault(), Fault::Memory, "the start itself");
     let looping = guest(r#"(func (export "_initialize") (loop (br 0))) (func (export "run"))"#);
-    let limits = Limits { start_deadline: std::time::Duration::from_millis(60), ..Limits::default() };
+    let limits = Limits { start_deadline: Duration::from_millis(60), ..Limits::default() };
     let error = engine().plugin(looping.as_bytes()).limits(limits).load().unwrap_err();
     assert_eq!(error.fault(), Fault::Deadline);
 }
@@ -256,16 +257,25 @@ fn compiled_guests() {
     );
     let always = prebuilt("redact-go").snapshot(SnapshotPolicy::Always).load().unwrap();
     let plain = prebuilt("redact-go").snapshot(SnapshotPolicy::Never).load().unwrap();
-    println!("redact-go, always: {}", always.snapshot_state());
-    let export = "handle";
     let event = r#"{"hook":"pre_flight","config":{"words":["zeus"],"max_messages":9},
         "body":{"messages":[{"role":"user","content":"zeus said so"}]}}"#;
-    for _ in 0..3 {
-        let (kept, anew) = (always.call(export, event).unwrap(), plain.call(export, event).unwrap());
-        assert_eq!(String::from_utf8_lossy(&kept), String::from_utf8_lossy(&anew));
+    let agree = || {
+        for _ in 0..3 {
+            let (kept, anew) = (always.call("handle", event).unwrap(), plain.call("handle", event).unwrap());
+            assert_eq!(String::from_utf8_lossy(&kept), String::from_utf8_lossy(&anew));
+        }
+    };
+    agree();
+    // It is large, so the code comes later than the snapshot.
+    let started = Instant::now();
+    while always.snapshot_state() == SnapshotState::Pending {
+        assert!(started.elapsed() < 6 * GENEROUS, "it never came");
+        std::thread::sleep(Duration::from_millis(20));
     }
+    assert_eq!(always.snapshot_state(), SnapshotState::Taken);
+    agree();
     for name in ["limit-c", "pii-mask", "wasi-files", "kitchen", "llmproxy-template"] {
-        println!("{name}: {}", state(name).0);
+        assert_eq!(state(name).0, SnapshotState::NotNeeded, "{name}");
     }
 }
 
@@ -294,4 +304,39 @@ fn a_snapshot_is_cached() {
         })
         .collect();
     assert_eq!(heard, [1, 0]);
+}
+
+/// What `always` keeps is this process's, and this load's.
+#[test]
+fn what_was_told_is_not_cached() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = EngineConfig {
+        cache_dir: Some(dir.path().join("cache")),
+        pool_instances: Some(4),
+        ..EngineConfig::default()
+    };
+    let engine = Engine::new(config).unwrap();
+    let module = r#"(module
+        (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
+        (import "extism:host/env" "alloc" (func $alloc (param i64) (result i64)))
+        (import "extism:host/env" "store_u64" (func $store (param i64 i64)))
+        (import "extism:host/env" "output_set" (func $output (param i64 i64)))
+        (memory (export "memory") 1)
+        (func (export "_initialize") (drop (call $random (i32.const 0) (i32.const 8))))
+        (func (export "run") (local $at i64)
+          (local.set $at (call $alloc (i64.const 8)))
+          (call $store (local.get $at) (i64.load (i32.const 0)))
+          (call $output (local.get $at) (i64.const 8))))"#;
+    let load = |policy| engine.plugin(module.as_bytes()).snapshot(policy).load().unwrap();
+    let seeds: Vec<u64> = (0..2)
+        .map(|_| {
+            let plugin = load(SnapshotPolicy::Always);
+            let seeds: Vec<u64> = (0..3).map(|_| told(&plugin.call("run", "").unwrap())[0]).collect();
+            assert!(seeds.iter().all(|seed| *seed == seeds[0] && *seed != 0), "one start: {seeds:?}");
+            seeds[0]
+        })
+        .collect();
+    assert_ne!(seeds[0], seeds[1], "each load asks anew");
+    let plugin = load(SnapshotPolicy::Auto);
+    assert_ne!(plugin.call("run", "").unwrap(), plugin.call("run", "").unwrap(), "a seed for each instance");
 }

@@ -180,7 +180,8 @@ impl<'a> Build<'a> {
         }
         let fusion = self.fusion(main)?;
         if wanted.is_ok()
-            && let Some((room, module)) = self.cached(&self.initialised_recipe(&fusion))
+            && let Some(recipe) = self.initialised_recipe(&fusion)
+            && let Some((room, module)) = self.cached(&recipe)
             && let Ok(template) = self.initialised_template(room, module, &fusion)
         {
             let (tier, snapshot) = (Tier::Optimised, SnapshotState::Taken);
@@ -238,7 +239,7 @@ impl<'a> Build<'a> {
     /// Every instance as this module begins, on the best code.
     fn initialised(&self, fusion: &Fusion<'_>, wasm: Vec<u8>) -> Result<Stage, Error> {
         let recipe = self.initialised_recipe(fusion);
-        let compiled = self.compile(&self.linking.digest, &recipe, || Ok(wasm.clone()));
+        let compiled = self.compile(&self.linking.digest, recipe.as_deref(), || Ok(wasm.clone()));
         let (room, module) = compiled.map_err(Error::format)?;
         let template = self.initialised_template(room, module, fusion)?;
         let (tier, snapshot) = (Tier::Optimised, SnapshotState::Taken);
@@ -256,10 +257,13 @@ impl<'a> Build<'a> {
         Ok(self.template(linked, Start::Done, self.ears()))
     }
 
-    fn initialised_recipe(&self, fusion: &Fusion<'_>) -> String {
+    /// What the snapshot is cached under. `None` where what the start was told decides as well, which may be
+    /// something else at the next load.
+    fn initialised_recipe(&self, fusion: &Fusion<'_>) -> Option<String> {
         let wasi = &self.wasi;
         let about = self.linking.circumstances();
-        format!("snapshot {} {about} {wasi:?} {}", snapshot::VERSION, fusion.recipe)
+        (self.linking.snapshot == SnapshotPolicy::Auto)
+            .then(|| format!("snapshot {} {about} {wasi:?} {}", snapshot::VERSION, fusion.recipe))
     }
 
     /// Whether a snapshot is to be tried, as far as can be told before anything is compiled.
@@ -297,7 +301,7 @@ impl<'a> Build<'a> {
             Some(code) => code,
             None => {
                 let digest = &self.linking.digest;
-                compiled = self.compile(digest, &fusion.recipe, || fusion.wasm()).map_err(refused)?.1;
+                compiled = self.compile(digest, Some(&fusion.recipe), || fusion.wasm()).map_err(refused)?.1;
                 &compiled
             }
         };
@@ -396,7 +400,7 @@ impl<'a> Build<'a> {
     fn link(&self, main: &NamedModule) -> Result<Linked, Error> {
         if let [only] = &self.linking.modules[..] {
             let fusion = self.fusion(only)?;
-            match self.compile(&self.linking.digest, &fusion.recipe, || fusion.wasm()) {
+            match self.compile(&self.linking.digest, Some(&fusion.recipe), || fusion.wasm()) {
                 Ok((room, module)) => {
                     let linker = self.linker(self.engine.wasmtime(room)?)?;
                     if let Ok(linked) = fused(module, &linker, &fusion) {
@@ -430,7 +434,7 @@ impl<'a> Build<'a> {
         let mut compiled = HashMap::new();
         for module in &self.linking.modules {
             let (needs, made) = self
-                .compile(&self.digest(module), "plain", || Ok(module.bytes.clone()))
+                .compile(&self.digest(module), Some("plain"), || Ok(module.bytes.clone()))
                 .map_err(Error::format)?;
             if needs != Room::Pooled {
                 room = needs;
@@ -444,12 +448,13 @@ impl<'a> Build<'a> {
         let wasmtime = self.engine.wasmtime(room)?.clone();
         if room != Room::Pooled {
             for module in &self.linking.modules {
-                let made = self.compile_in(room, &self.digest(module), "plain", || Ok(module.bytes.clone()));
+                let made =
+                    self.compile_in(room, &self.digest(module), Some("plain"), || Ok(module.bytes.clone()));
                 compiled.insert(module.name.clone(), made.map_err(Error::format)?);
             }
         }
         let kernel =
-            self.compile_in(room, &module::digest(&fuse::KERNEL), "plain", || Ok(fuse::KERNEL.clone()));
+            self.compile_in(room, &module::digest(&fuse::KERNEL), Some("plain"), || Ok(fuse::KERNEL.clone()));
         let kernel = kernel.map_err(Error::host)?;
         let order = link_order(&self.linking.modules)?;
         let modules =
@@ -474,11 +479,11 @@ impl<'a> Build<'a> {
         }
     }
 
-    /// Compiles for the pool, and again for another room if the module turns out not to fit a slot.
+    /// Compiles, or finds what was compiled by that recipe, for the pool, and again for another room if the module turns out not to fit a slot.
     fn compile(
         &self,
         digest: &str,
-        recipe: &str,
+        recipe: Option<&str>,
         make: impl Fn() -> Result<Vec<u8>, String>,
     ) -> Result<(Room, Module), String> {
         let first = self.engine.room_at_first(&self.linking.limits);
@@ -499,7 +504,7 @@ impl<'a> Build<'a> {
         &self,
         room: Room,
         digest: &str,
-        recipe: &str,
+        recipe: Option<&str>,
         make: impl FnOnce() -> Result<Vec<u8>, String>,
     ) -> Result<Module, String> {
         let engine = self.engine.wasmtime(room).map_err(|error| error.message().to_owned())?;
@@ -507,9 +512,9 @@ impl<'a> Build<'a> {
             let wasm = make()?;
             Module::from_binary(engine, &wasm).map_err(|error| format!("{error:#}"))
         };
-        match self.engine.cache() {
-            Some(cache) => cache.get_or_compile(engine, digest, recipe, compile),
-            None => compile(),
+        match (self.engine.cache(), recipe) {
+            (Some(cache), Some(recipe)) => cache.get_or_compile(engine, digest, recipe, compile),
+            _ => compile(),
         }
     }
 

@@ -23,7 +23,6 @@ pub(crate) use call::{Call, Guest};
 pub use codec::Report;
 pub(crate) use core_dump::CoreDumps;
 pub(crate) use link::{Later, Linking, Stage};
-pub(crate) use recognise::inspect;
 pub use snapshot::SnapshotState;
 pub(crate) use state::State;
 pub(crate) use template::Template;

@@ -14,7 +14,7 @@ use super::load::LoadQuestion;
 use super::{Admitted, Import, Inspection, Plugin, Serving, config_text};
 use crate::abi::Abi;
 use crate::abi::extism::manifest::{MAIN, Manifest, NamedModule};
-use crate::abi::extism::{CoreDumps, GuestOutput, Linking, Stage, inspect};
+use crate::abi::extism::{CoreDumps, GuestOutput, Linking, Stage};
 use crate::dialect::{self, Dialect, Spoken};
 use crate::engine::Engine;
 use crate::error::ErrorKind;
@@ -23,7 +23,7 @@ use crate::host_function::HostFunction;
 use crate::limits::Tally;
 use crate::pool::{Common, Pool, PoolPlan};
 use crate::source::{Content, Source};
-use crate::{Error, module, runtime};
+use crate::{Error, runtime};
 
 /// Options of a plugin to be loaded; see [`Engine::plugin`].
 ///
@@ -219,7 +219,7 @@ impl PluginBuilder {
 
     fn modules(&mut self) -> Result<Vec<NamedModule>, Error> {
         match std::mem::replace(&mut self.source, Source::Bytes(Vec::new())).read()? {
-            Content::Module(bytes) => Ok(vec![NamedModule { name: MAIN.to_owned(), bytes }]),
+            Content::Module(bytes) => Ok(vec![NamedModule::new(MAIN.to_owned(), bytes)]),
             Content::Manifest(manifest) => self.adopt(&manifest),
         }
     }
@@ -256,7 +256,6 @@ impl PluginBuilder {
         let linking = Linking {
             load: load.map(Arc::new),
             snapshot: self.snapshot,
-            digest: inspection.digest.clone(),
             core_dumps: core_dumps.clone(),
             tally: tally.clone(),
             name: name.clone(),
@@ -335,7 +334,7 @@ impl PluginBuilder {
     fn examine(&self, modules: &[NamedModule]) -> Result<Inspection, Error> {
         let main = modules.iter().find(|module| module.name == MAIN);
         let main = main.ok_or_else(|| Error::format("No wasm files specified in Extism manifest"))?;
-        let found = inspect(&main.bytes)?;
+        let found = main.inspect()?.clone();
         let exports = found.functions.iter().map(String::as_str);
         let dialect = self.dialect.or_else(|| dialect::recognise(exports));
         let hooks = dialect.map(|dialect| hooks(dialect, &found.functions)).unwrap_or_default();
@@ -351,7 +350,7 @@ impl PluginBuilder {
             exports: found.functions,
             imports,
             memories: found.memories,
-            digest: module::digest(&main.bytes),
+            digest: main.digest().to_owned(),
             size_bytes: modules.iter().map(|module| module.bytes.len() as u64).sum(),
             modules: modules.len(),
         })

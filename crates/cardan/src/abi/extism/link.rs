@@ -11,7 +11,7 @@ use super::exports::{Exports, is_command};
 use super::fuse::{self, ENV};
 use super::host::{self, Outgoing};
 use super::manifest::{MAIN, NamedModule};
-use super::recognise::{ImportKind, inspect};
+use super::recognise::ImportKind;
 use super::snapshot::{self, SnapshotState};
 use super::state::{Probation, Shared, State};
 use super::template::{Linkage, Linked, Template};
@@ -53,8 +53,6 @@ pub(crate) struct Linking {
     /// What a new instance is asked before it serves.
     pub(crate) load: Option<Arc<LoadQuestion>>,
     pub(crate) snapshot: SnapshotPolicy,
-    /// Of the main module.
-    pub(crate) digest: String,
     pub(crate) core_dumps: Arc<CoreDumps>,
     pub(crate) tally: Arc<Tally>,
 }
@@ -148,7 +146,7 @@ impl<'a> Build<'a> {
         let main = main_module(&linking.modules)?;
         let imports = |name: &str| {
             linking.modules.iter().any(|module| {
-                inspect(&module.bytes).is_ok_and(|found| found.imports.iter().any(|import| import.0 == name))
+                module.inspect().is_ok_and(|found| found.imports.iter().any(|import| import.0 == name))
             })
         };
         let imports_http = imports_function(main, "http_request") || linking.modules.len() > 1;
@@ -181,13 +179,13 @@ impl<'a> Build<'a> {
         let fusion = self.fusion(main)?;
         if wanted.is_ok()
             && let Some(recipe) = self.initialised_recipe(&fusion)
-            && let Some((room, module)) = self.cached(&recipe)
+            && let Some((room, module)) = self.cached(main, &recipe)
             && let Ok(template) = self.initialised_template(room, module, &fusion)
         {
             let (tier, snapshot) = (Tier::Optimised, SnapshotState::Taken);
             return Ok(Stage { template, tier, snapshot, later: None });
         }
-        let best = self.cached(&fusion.recipe).map(|(_, module)| module);
+        let best = self.cached(main, &fusion.recipe).map(|(_, module)| module);
         let large = best.is_none() && self.is_for_baseline(main);
         let quick = if best.is_none() && (large || wanted.is_ok()) { self.baseline(&fusion) } else { None };
         let initialised = match wanted {
@@ -239,7 +237,7 @@ impl<'a> Build<'a> {
     /// Every instance as this module begins, on the best code.
     fn initialised(&self, fusion: &Fusion<'_>, wasm: Vec<u8>) -> Result<Stage, Error> {
         let recipe = self.initialised_recipe(fusion);
-        let compiled = self.compile(&self.linking.digest, recipe.as_deref(), || Ok(wasm.clone()));
+        let compiled = self.compile(fusion.guest.digest(), recipe.as_deref(), || Ok(wasm.clone()));
         let (room, module) = compiled.map_err(Error::format)?;
         let template = self.initialised_template(room, module, fusion)?;
         let (tier, snapshot) = (Tier::Optimised, SnapshotState::Taken);
@@ -269,7 +267,7 @@ impl<'a> Build<'a> {
     /// Whether a snapshot is to be tried, as far as can be told before anything is compiled.
     fn wants_snapshot(&self, main: &NamedModule) -> Result<Result<(), SnapshotState>, Error> {
         let Linking { mode, limits, snapshot, load, modules, .. } = &**self.linking;
-        let found = inspect(&main.bytes)?;
+        let found = main.inspect()?;
         let exports = |name: &str| found.functions.iter().any(|function| function == name);
         let starts = found.starts || load.is_some() || INITIALISERS.iter().any(|name| exports(name));
         let refused = |why: &str| Err(SnapshotState::Refused(why.to_owned()));
@@ -300,8 +298,10 @@ impl<'a> Build<'a> {
         let code = match code {
             Some(code) => code,
             None => {
-                let digest = &self.linking.digest;
-                compiled = self.compile(digest, Some(&fusion.recipe), || fusion.wasm()).map_err(refused)?.1;
+                compiled = self
+                    .compile(fusion.guest.digest(), Some(&fusion.recipe), || fusion.wasm())
+                    .map_err(refused)?
+                    .1;
                 &compiled
             }
         };
@@ -400,7 +400,7 @@ impl<'a> Build<'a> {
     fn link(&self, main: &NamedModule) -> Result<Linked, Error> {
         if let [only] = &self.linking.modules[..] {
             let fusion = self.fusion(only)?;
-            match self.compile(&self.linking.digest, Some(&fusion.recipe), || fusion.wasm()) {
+            match self.compile(only.digest(), Some(&fusion.recipe), || fusion.wasm()) {
                 Ok((room, module)) => {
                     let linker = self.linker(self.engine.wasmtime(room)?)?;
                     if let Ok(linked) = fused(module, &linker, &fusion) {
@@ -424,7 +424,7 @@ impl<'a> Build<'a> {
             Some(_) => (RESERVE_PAGES_REWOUND, KERNEL_PAGES_REWOUND),
             None => (RESERVE_PAGES, KERNEL_PAGES),
         };
-        let first: u64 = inspect(&module.bytes)?.memories.iter().map(|(first, _)| first).sum();
+        let first: u64 = module.inspect()?.memories.iter().map(|(first, _)| first).sum();
         let left = limits.memory_bytes_max.saturating_sub(first) / PAGE_BYTES;
         Ok((reserve.min(u32::try_from(left).unwrap_or(reserve)), kernel))
     }
@@ -434,7 +434,7 @@ impl<'a> Build<'a> {
         let mut compiled = HashMap::new();
         for module in &self.linking.modules {
             let (needs, made) = self
-                .compile(&self.digest(module), Some("plain"), || Ok(module.bytes.clone()))
+                .compile(module.digest(), Some("plain"), || Ok(module.bytes.clone()))
                 .map_err(Error::format)?;
             if needs != Room::Pooled {
                 room = needs;
@@ -448,8 +448,7 @@ impl<'a> Build<'a> {
         let wasmtime = self.engine.wasmtime(room)?.clone();
         if room != Room::Pooled {
             for module in &self.linking.modules {
-                let made =
-                    self.compile_in(room, &self.digest(module), Some("plain"), || Ok(module.bytes.clone()));
+                let made = self.compile_in(room, module.digest(), Some("plain"), || Ok(module.bytes.clone()));
                 compiled.insert(module.name.clone(), made.map_err(Error::format)?);
             }
         }
@@ -467,9 +466,8 @@ impl<'a> Build<'a> {
     }
 
     /// What is compiled already, and the room it is for.
-    fn cached(&self, recipe: &str) -> Option<(Room, Module)> {
-        let find =
-            |room| self.engine.cache()?.find(self.engine.wasmtime(room).ok()?, &self.linking.digest, recipe);
+    fn cached(&self, main: &NamedModule, recipe: &str) -> Option<(Room, Module)> {
+        let find = |room| self.engine.cache()?.find(self.engine.wasmtime(room).ok()?, main.digest(), recipe);
         let first = self.engine.room_at_first(&self.linking.limits);
         let found = find(first).map(|module| (Engine::room_for(&module), module));
         match found {
@@ -518,10 +516,6 @@ impl<'a> Build<'a> {
         }
     }
 
-    fn digest(&self, module: &NamedModule) -> String {
-        if module.name == MAIN { self.linking.digest.clone() } else { module::digest(&module.bytes) }
-    }
-
     fn linker(&self, engine: &wasmtime::Engine) -> Result<Linker<State>, Error> {
         let mut linker = Linker::new(engine);
         linker.allow_shadowing(true);
@@ -565,14 +559,13 @@ fn main_module(modules: &[NamedModule]) -> Result<&NamedModule, Error> {
 }
 
 fn imports_function(module: &NamedModule, name: &str) -> bool {
-    inspect(&module.bytes)
-        .is_ok_and(|found| found.imports.iter().any(|import| import.0 == ENV && import.1 == name))
+    module.inspect().is_ok_and(|found| found.imports.iter().any(|import| import.0 == ENV && import.1 == name))
 }
 
 /// Refuses what the reference refuses of imports from `extism:host/env`, in its words.
 fn check_imports(linking: &Linking) -> Result<(), Error> {
     for module in &linking.modules {
-        for (from, name, kind) in &inspect(&module.bytes)?.imports {
+        for (from, name, kind) in &module.inspect()?.imports {
             if from != ENV {
                 continue;
             }
@@ -612,8 +605,8 @@ fn link_order(modules: &[NamedModule]) -> Result<Vec<&String>, Error> {
             return Ok(());
         }
         path.push(name.to_owned());
-        for (from, _, _) in inspect(&module.bytes)?.imports {
-            visit(modules, &from, path, order)?;
+        for (from, _, _) in &module.inspect()?.imports {
+            visit(modules, from, path, order)?;
         }
         path.pop();
         order.push(&module.name);

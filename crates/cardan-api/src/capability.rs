@@ -94,6 +94,30 @@ impl Capability {
             Self::HostFunctions => "host_functions",
         }
     }
+
+    /// What an operator adds to a plugin's grants so that it may, where that is how it is granted.
+    pub fn grant(self) -> &'static str {
+        match self {
+            Self::Http => "http: [HOST]",
+            Self::KvRead => "kv: read",
+            Self::KvWrite => "kv: write",
+            Self::CacheRead => "cache: read",
+            Self::CacheWrite => "cache: write",
+            Self::SqlRead => "sql: {CONNECTION: read}",
+            Self::SqlWrite => "sql: {CONNECTION: write}",
+            Self::Metrics => "metrics: on",
+            Self::Log => "log: info",
+            Self::Clock => "clock: on",
+            Self::Random => "random: on",
+            Self::FilesRead => "files: {\"ro:DIRECTORY\": GUEST_PATH}",
+            Self::FilesWrite => "files: {DIRECTORY: GUEST_PATH}",
+            Self::Secrets => "secrets: [NAME]",
+            Self::Env => "env: [NAME]",
+            Self::Vars => "limits: {vars: 1MiB}",
+            // The embedding program decides these.
+            Self::Wasi | Self::HostFunctions => "",
+        }
+    }
 }
 
 impl fmt::Display for Capability {

@@ -8,10 +8,12 @@
 //! plugin has succeeded. What could not be asked of a plugin is a [`Fault`], and every binding says
 //! what follows from one ([`FaultPolicy`]).
 
+pub mod address;
 pub mod capability;
 pub mod catalogue;
 pub mod dialect;
 pub mod fault;
+pub mod grants;
 pub mod hook;
 pub mod http;
 pub mod instance;
@@ -26,6 +28,7 @@ pub use capability::Capability;
 pub use catalogue::NamedHook;
 pub use dialect::Dialect;
 pub use fault::{Fault, FaultPolicy};
+pub use grants::Grants;
 pub use hook::{Attributes, BodyNeed, Hook, Phase};
 pub use instance::InstanceMode;
 pub use limits::Limits;

@@ -5,6 +5,7 @@
 
 mod abi;
 pub mod cortex;
+mod grants;
 pub mod helios;
 mod limits;
 pub mod llmproxy;
@@ -25,6 +26,10 @@ use crate::instance::InstanceMode;
 use crate::snapshot::SnapshotPolicy;
 
 pub use abi::Abi;
+pub use grants::{
+    AccessEntry, CacheEntry, EnvEntry, GrantsEntry, HttpEntry, KvEntry, LogEntry, MetricsEntry, PrivateEntry,
+    Short, Shorthand, SqlEntry, SwitchEntry,
+};
 pub use limits::LimitsEntry;
 pub use units::{Bytes, Milliseconds};
 
@@ -128,16 +133,6 @@ fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<S
         Value::Number(number) => Ok(Some(number.to_string())),
         _ => Err(de::Error::custom("a version is text")),
     }
-}
-
-/// Grants in `cardan.yaml`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct GrantsEntry {
-    /// Hosts it may ask over HTTP: names or glob patterns, without scheme and port.
-    pub http: Vec<String>,
-    /// Directories it may open, host path to guest path; `ro:` before a host path makes it read-only.
-    pub files: BTreeMap<String, String>,
 }
 
 /// One binding in `cardan.yaml`: a plugin at a hook.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use cardan::{Engine, Plugin};
+use cardan::{Engine, LogLevel, Plugin};
 use cardan_api::lifecycle::LifeReason;
 use cardan_api::manifest::Abi;
 
@@ -310,18 +310,17 @@ impl Manager {
             .snapshot(spec.snapshot)
             .limits(spec.limits.clone())
             .ready_instances(spec.ready)
-            .config_object(&spec.config);
+            .config_object(&spec.config)
+            .grants(spec.grants.clone())
+            .keep_log(LogLevel::Info);
         if let Some(sha256) = &spec.sha256 {
             plugin = plugin.digest(sha256);
         }
         if let Some(dialect) = spec.dialect {
             plugin = plugin.dialect(dialect);
         }
-        for host in &spec.allowed_hosts {
-            plugin = plugin.allow_host(host);
-        }
-        for (host, guest) in &spec.allowed_paths {
-            plugin = plugin.allow_path(host, guest);
+        if let Some(requested) = &spec.requested {
+            plugin = plugin.requests(requested.clone());
         }
         plugin.load().map_err(|error| error.to_string())
     }

@@ -1,13 +1,14 @@
 //! What a deployment asks for, resolved: no unknown names, no missing values, no syntax.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use cardan_api::manifest::Abi;
 use cardan_api::{
-    BodyNeed, Capability, Dialect, FaultPolicy, InstanceMode, Limits, NamedHook, Phase, SnapshotPolicy,
+    BodyNeed, Capability, Dialect, FaultPolicy, Grants, InstanceMode, Limits, NamedHook, Phase,
+    SnapshotPolicy,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -39,10 +40,8 @@ pub struct PluginSpec {
     pub limits: Limits,
     /// An object.
     pub config: Value,
-    /// Hosts it may ask.
-    pub allowed_hosts: Vec<String>,
-    /// Directories it may open.
-    pub allowed_paths: BTreeMap<String, String>,
+    /// What it may reach outside, if it asks for it.
+    pub grants: Grants,
     /// Where it is asked.
     pub bindings: Bindings,
     /// Hooks that it wants to be asked at and that no listener of this process asks at, by name.
@@ -140,8 +139,7 @@ impl PluginSpec {
             ready: 0,
             limits: Limits::default(),
             config: Value::Object(serde_json::Map::new()),
-            allowed_hosts: Vec::new(),
-            allowed_paths: BTreeMap::new(),
+            grants: Grants::default(),
             bindings: Bindings::Exported,
             elsewhere: Vec::new(),
             manifest: None,
@@ -161,9 +159,9 @@ impl PluginSpec {
         // Taken apart without `..`, so that a new field is not forgotten here.
         #[rustfmt::skip]
         let Self {
-            name, version: _, source, sha256, abi, dialect, mode, snapshot, ready, limits, config, allowed_hosts,
-            allowed_paths, bindings: _, elsewhere: _, manifest: _, about: _, config_schema: _, requested, owner: _,
-            health: _, tick: _, versions_kept: _,
+            name, version: _, source, sha256, abi, dialect, mode, snapshot, ready, limits, config, grants,
+            bindings: _, elsewhere: _, manifest: _, about: _, config_schema: _, requested, owner: _, health: _,
+            tick: _, versions_kept: _,
         } = other;
         self.name == *name
             && self.source == *source
@@ -175,8 +173,7 @@ impl PluginSpec {
             && self.ready == *ready
             && self.limits == *limits
             && self.config == *config
-            && self.allowed_hosts == *allowed_hosts
-            && self.allowed_paths == *allowed_paths
+            && self.grants == *grants
             && self.requested == *requested
     }
 }

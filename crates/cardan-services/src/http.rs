@@ -2,16 +2,24 @@
 
 use std::fmt;
 use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use cardan::api::grants::{PrivateAddresses, Reach};
 use cardan::{HttpClient, HttpExchange, HttpFailure, HttpReply};
 use futures_util::StreamExt as _;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use url::Host;
 
 /// How long a connection may take to be made, within the time of the whole exchange.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time of an exchange whose guest has no deadline.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Reaches whose connections are kept.
+const REACHES_MAX: usize = 64;
 
 /// Makes ring the process's TLS implementation. To be called once, first thing; later calls do nothing.
 pub fn install_tls_provider() {
@@ -21,10 +29,25 @@ pub fn install_tls_provider() {
 
 /// An HTTP client with connections that are kept, shared by all plugins of a process.
 ///
-/// It does not follow redirects: who may be asked is checked for every hop, by the runtime.
-#[derive(Debug, Clone)]
+/// It does not follow redirects: who may be asked is checked for every hop, by the runtime. Which *addresses*
+/// may be connected to is checked here, on those that are really connected to: names are resolved by a
+/// resolver that leaves out what the exchange's [`Reach`] does not permit. Connections are kept apart by
+/// reach, so that nobody is lent one that leads where he may not go. Proxies of the environment are not used:
+/// they would connect in our place.
+#[derive(Clone)]
 pub struct HttpService {
-    client: reqwest::Client,
+    lookup: Lookup,
+    clients: Arc<Mutex<Vec<(Reach, reqwest::Client)>>>,
+}
+
+/// Finds the addresses of a host.
+pub type Lookup =
+    Arc<dyn Fn(String) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>> + Send + Sync>;
+
+impl fmt::Debug for HttpService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpService").finish_non_exhaustive()
+    }
 }
 
 /// Why there is no HTTP client.
@@ -44,19 +67,54 @@ impl std::error::Error for HttpServiceError {
 }
 
 impl HttpService {
-    /// A client.
+    /// A client that resolves names as this machine does.
     ///
     /// # Errors
     ///
     /// When the machine's root certificates cannot be used.
     pub fn new() -> Result<Self, HttpServiceError> {
+        let lookup = |host: String| {
+            Box::pin(async move { Ok(tokio::net::lookup_host((host, 0)).await?.collect()) }) as Pin<Box<_>>
+        };
+        Self::with_lookup(Arc::new(lookup))
+    }
+
+    /// A client that resolves names in its own way.
+    ///
+    /// # Errors
+    ///
+    /// As [`HttpService::new`].
+    pub fn with_lookup(lookup: Lookup) -> Result<Self, HttpServiceError> {
         install_tls_provider();
+        let service = Self { lookup, clients: Arc::default() };
+        // So that what is wrong with the machine is known now.
+        service.client(&Reach::from(PrivateAddresses::default())).map_err(HttpServiceError)?;
+        Ok(service)
+    }
+
+    /// The client for requests with this reach.
+    fn client(&self, reach: &Reach) -> Result<reqwest::Client, reqwest::Error> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = clients.iter().position(|(known, _)| known == reach) {
+            // The ones that are used are the last to go.
+            let found = clients.remove(index);
+            let client = found.1.clone();
+            clients.push(found);
+            return Ok(client);
+        }
+        let resolver = Resolver { lookup: self.lookup.clone(), reach: reach.clone() };
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
+            .no_proxy()
+            .dns_resolver(Arc::new(resolver))
             .user_agent(concat!("cardan/", env!("CARGO_PKG_VERSION")))
-            .build();
-        client.map(|client| Self { client }).map_err(HttpServiceError)
+            .build()?;
+        if clients.len() >= REACHES_MAX {
+            clients.remove(0);
+        }
+        clients.push((reach.clone(), client.clone()));
+        Ok(client)
     }
 }
 
@@ -65,12 +123,58 @@ impl HttpClient for HttpService {
         &self,
         exchange: HttpExchange,
     ) -> Pin<Box<dyn Future<Output = Result<HttpReply, HttpFailure>> + Send>> {
-        let client = self.client.clone();
+        // No name is resolved for a host that is an address.
+        let host = exchange.url.host_str().unwrap_or_default();
+        let address = match exchange.url.host() {
+            Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
+            Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
+            Some(Host::Domain(_)) | None => None,
+        };
+        if let Some(address) = address.filter(|address| !exchange.reach.permits(host, *address)) {
+            return Box::pin(std::future::ready(Err(HttpFailure::Private(address))));
+        }
+        let client = self.client(&exchange.reach);
         Box::pin(async move {
+            let client = client.map_err(|error| failure(&error))?;
             let timeout = exchange.timeout.unwrap_or(EXCHANGE_TIMEOUT);
             match tokio::time::timeout(timeout, send(&client, exchange)).await {
                 Ok(result) => result,
                 Err(_) => Err(HttpFailure::Timeout),
+            }
+        })
+    }
+}
+
+/// Resolves names to those of their addresses that may be connected to.
+struct Resolver {
+    lookup: Lookup,
+    reach: Reach,
+}
+
+/// A name has no address that may be connected to.
+#[derive(Debug)]
+struct PrivateAddress(IpAddr);
+
+impl fmt::Display for PrivateAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is not on the public Internet", self.0)
+    }
+}
+
+impl std::error::Error for PrivateAddress {}
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let host = name.as_str().to_owned();
+        let (found, reach) = ((self.lookup)(host.clone()), self.reach.clone());
+        Box::pin(async move {
+            let found = found.await?;
+            let refused = found.iter().map(SocketAddr::ip).find(|address| !reach.permits(&host, *address));
+            let mut permitted = found;
+            permitted.retain(|address| reach.permits(&host, address.ip()));
+            match refused {
+                Some(address) if permitted.is_empty() => Err(PrivateAddress(address).into()),
+                _ => Ok(Box::new(permitted.into_iter()) as Addrs),
             }
         })
     }
@@ -111,6 +215,9 @@ fn failure(error: &reqwest::Error) -> HttpFailure {
     let mut innermost: &dyn std::error::Error = error;
     while let Some(cause) = innermost.source() {
         innermost = cause;
+        if let Some(PrivateAddress(address)) = cause.downcast_ref() {
+            return HttpFailure::Private(*address);
+        }
     }
     other(&innermost.to_string())
 }

@@ -24,7 +24,7 @@ use wasmtime::{
     WasmBacktraceDetails,
 };
 
-use crate::grants::HttpClient;
+use crate::grants::{HttpClient, Services};
 use crate::limits::{MemoryBudget, PAGE_BYTES};
 use crate::plugin::PluginBuilder;
 use crate::source::Source;
@@ -111,8 +111,11 @@ pub struct EngineConfig {
     pub baseline_bytes_min: Option<u64>,
     /// Where fresh instances come from.
     pub isolation: Isolation,
-    /// What carries out the HTTP requests that guests are granted. Without one they are refused.
+    /// What carries out the HTTP requests that guests are granted, if [`Services::http`] does not. Without
+    /// one they are refused.
     pub http: Option<Arc<dyn HttpClient>>,
+    /// What carries out everything else that guests are granted.
+    pub services: Services,
 }
 
 impl fmt::Debug for EngineConfig {
@@ -125,6 +128,7 @@ impl fmt::Debug for EngineConfig {
             .field("baseline_bytes_min", &self.baseline_bytes_min)
             .field("isolation", &self.isolation)
             .field("http", &self.http.is_some())
+            .field("services", &self.services)
             .finish()
     }
 }
@@ -248,7 +252,12 @@ impl Engine {
     }
 
     pub(crate) fn http(&self) -> Option<&Arc<dyn HttpClient>> {
-        self.shared.config.http.as_ref()
+        let config = &self.shared.config;
+        config.services.http.as_ref().or(config.http.as_ref())
+    }
+
+    pub(crate) fn services(&self) -> Services {
+        Services { http: self.http().cloned(), ..self.shared.config.services.clone() }
     }
 
     pub(crate) fn cache(&self) -> Option<&CompileCache> {
@@ -386,6 +395,7 @@ fn base_config(asked: &EngineConfig) -> Config {
         .wasm_multi_memory(true)
         .wasm_memory64(true)
         .wasm_extended_const(true)
+        // Not in the reference, and on by default in a build where somebody asked for it.
         .wasm_threads(false);
     config
 }

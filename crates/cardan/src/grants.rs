@@ -1,280 +1,235 @@
 //! Authority as values.
 //!
-//! A guest reaches outside only through a grant that its store holds. What was not granted has no value
-//! here, so there is nothing to check and nothing to forget.
+//! A guest reaches outside only through what its plugin's [`Authority`] holds. What was not granted has no
+//! value there; the function that a guest imports is linked all the same, ends the call, and says which
+//! grant is missing. The capabilities themselves are the embedder's ([`Services`]): `cardan-services` has
+//! real ones.
 
-use std::borrow::Cow;
+mod cache;
+pub(crate) mod calls;
+mod http;
+mod kv;
+mod log;
+mod metrics;
+mod secrets;
+mod sql;
+
+use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use url::Url;
+use cardan_api::grants::{Access, Grants};
+use cardan_api::{Capability, Fault, Limits};
 
-/// Most redirects that are followed for one request.
-const REDIRECTS_MAX: usize = 10;
+pub use cache::{Cache, CacheClaim, CacheKey, CacheLookup};
+pub use cardan_api::grants::LogLevel;
+pub(crate) use http::{Head, HostList, HttpGrant, HttpRefusal, NoClient};
+pub use http::{HttpClient, HttpExchange, HttpFailure, HttpReply};
+pub use kv::{KvEntry, KvPage, KvScan, KvSpace, KvStore};
+pub(crate) use log::PluginLog;
+pub use log::{LogLine, LogSink, LogTail, TracingLog};
+pub use metrics::{Metrics, MetricsSpace, Sample, SampleKind};
+pub use secrets::{Secret, SecretStore};
+pub use sql::{SqlDatabase, SqlFailure, SqlQuery, SqlResult};
 
-/// Sends one HTTP request. The implementation is the embedder's: `cardan-services` has one.
-///
-/// Called once for every hop of every request a guest makes, after the hop was found to be allowed; it
-/// must therefore not follow redirects by itself. May be called from many calls at once.
-pub trait HttpClient: Send + Sync + 'static {
-    /// Sends `request` and reads the whole response.
-    fn send(
-        &self,
-        request: HttpExchange,
-    ) -> Pin<Box<dyn Future<Output = Result<HttpReply, HttpFailure>> + Send>>;
+/// What carries out the calls that guests are granted. What is missing is said when it is called.
+#[derive(Clone, Default)]
+pub struct Services {
+    /// Outgoing HTTP.
+    pub http: Option<Arc<dyn HttpClient>>,
+    /// Key-value stores.
+    pub kv: Option<Arc<dyn KvStore>>,
+    /// Caches.
+    pub cache: Option<Arc<dyn Cache>>,
+    /// Databases.
+    pub sql: Option<Arc<dyn SqlDatabase>>,
+    /// Metrics.
+    pub metrics: Option<Arc<dyn Metrics>>,
+    /// Secrets.
+    pub secrets: Option<Arc<dyn SecretStore>>,
 }
 
-/// One request, for [`HttpClient`].
-#[derive(Debug, Clone)]
-pub struct HttpExchange {
-    /// Upper case.
-    pub method: String,
-    /// `http` or `https`.
-    pub url: Url,
-    /// As the guest gave them.
-    pub headers: Vec<(String, String)>,
-    /// `None` says nothing of a length; where one is due, it is among the headers.
-    pub body: Option<Vec<u8>>,
-    /// A longer response is [`HttpFailure::TooLarge`].
-    pub response_bytes_max: u64,
-    /// A longer exchange is [`HttpFailure::Timeout`].
-    pub timeout: Option<Duration>,
+impl fmt::Debug for Services {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Services")
+            .field("http", &self.http.is_some())
+            .field("kv", &self.kv.is_some())
+            .field("cache", &self.cache.is_some())
+            .field("sql", &self.sql.is_some())
+            .field("metrics", &self.metrics.is_some())
+            .field("secrets", &self.secrets.is_some())
+            .finish()
+    }
 }
 
-/// One response, for [`HttpClient`].
-#[derive(Debug, Clone)]
-pub struct HttpReply {
-    /// 100 to 599; every status is a reply, not a failure.
-    pub status: u16,
-    /// Names in lower case. Values are bytes, as on the wire.
-    pub headers: Vec<(String, Vec<u8>)>,
-    /// Decoded.
-    pub body: Vec<u8>,
-}
+/// What a capability returns that may have to wait. The guest is suspended meanwhile, not the thread; its
+/// deadline bounds the wait, and a call that is given up drops the future.
+pub type Waiting<T> = Pin<Box<dyn Future<Output = Result<T, ServiceFailure>> + Send>>;
 
-/// Why there is no response.
-#[derive(Debug, Clone)]
-pub enum HttpFailure {
+/// Why a capability has no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServiceFailure {
+    /// What the plugin may use up is used up: which cap it is, and what raises it.
+    Full(String),
+    /// What the guest asked for cannot be meant.
+    Invalid(String),
     /// Not within the time allowed.
     Timeout,
-    /// Longer than allowed.
-    TooLarge,
-    /// Anything else, in words.
-    Other(String),
+    /// The service itself failed. For operators.
+    Unavailable(String),
 }
 
-/// Stands in where the embedder gave no client, so that the refusal says what is missing.
-#[derive(Debug)]
-pub(crate) struct NoClient;
+/// A guest's call to a capability that ends the call of the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) fault: Fault,
+    message: String,
+}
 
-impl HttpClient for NoClient {
-    fn send(
-        &self,
-        _request: HttpExchange,
-    ) -> Pin<Box<dyn Future<Output = Result<HttpReply, HttpFailure>> + Send>> {
-        let why = "this engine was made without an HTTP client";
-        Box::pin(std::future::ready(Err(HttpFailure::Other(why.to_owned()))))
+impl Refusal {
+    pub(crate) fn denied(message: impl Into<String>) -> Self {
+        Self { fault: Fault::Denied, message: message.into() }
+    }
+
+    pub(crate) fn protocol(message: impl Into<String>) -> Self {
+        Self { fault: Fault::Protocol, message: message.into() }
+    }
+
+    pub(crate) fn host(message: impl Into<String>) -> Self {
+        Self { fault: Fault::Host, message: message.into() }
     }
 }
 
-/// Outgoing HTTP to some hosts.
-#[derive(Clone)]
-pub(crate) struct HttpGrant {
-    pub(crate) client: Arc<dyn HttpClient>,
-    pub(crate) hosts: HostList,
-    pub(crate) response_bytes_max: u64,
-}
-
-/// Hosts that may be asked, as Extism writes them: glob patterns on the host alone.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct HostList(Vec<String>);
-
-/// Why a request a guest made has no response.
-#[derive(Debug)]
-pub(crate) enum HttpRefusal {
-    NotAllowed(Url),
-    Failed(String),
-    Timeout,
-    TooLarge(u64),
-    Malformed(String),
-}
-
-impl fmt::Display for HttpRefusal {
+impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotAllowed(url) => write!(
-                f,
-                "HTTP request to {url} is not allowed: add the host {:?} to allowed_hosts of this plugin to \
-                 allow it",
-                url.host_str().unwrap_or_default()
-            ),
-            Self::Failed(why) => write!(f, "HTTP request failed: {why}"),
-            Self::Timeout => f.write_str("timeout"),
-            Self::TooLarge(max) => {
-                write!(f, "HTTP response exceeds the configured maximum number of bytes: {max}")
-            }
-            Self::Malformed(why) => f.write_str(why),
-        }
+        f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for HttpRefusal {}
+impl std::error::Error for Refusal {}
 
-impl HttpGrant {
-    /// Sends a request and follows redirects, each of which has to be allowed like the first.
-    pub(crate) async fn fetch(&self, mut request: HttpExchange) -> Result<HttpReply, HttpRefusal> {
-        for _ in 0..=REDIRECTS_MAX {
-            self.hosts.check(&request.url)?;
-            let reply = self.client.send(request.clone()).await.map_err(|failure| match failure {
-                HttpFailure::Timeout => HttpRefusal::Timeout,
-                HttpFailure::TooLarge => HttpRefusal::TooLarge(self.response_bytes_max),
-                HttpFailure::Other(why) => HttpRefusal::Failed(why),
-            })?;
-            match redirect(&request, &reply)? {
-                Some(next) => request = next,
-                None => return Ok(reply),
-            }
-        }
-        Err(HttpRefusal::Failed(format!("more than {REDIRECTS_MAX} redirects")))
-    }
+/// What one plugin may do.
+#[derive(Debug)]
+pub(crate) struct Authority {
+    plugin: Arc<str>,
+    /// What the operator granted.
+    granted: Grants,
+    /// What is left of it after asking.
+    grants: Grants,
+    requested: Option<BTreeSet<Capability>>,
+    services: Services,
+    http: Option<HttpGrant>,
+    log: Arc<PluginLog>,
 }
 
-/// The request that a redirect asks for (RFC 9110, section 15.4), if the reply is one.
-fn redirect(request: &HttpExchange, reply: &HttpReply) -> Result<Option<HttpExchange>, HttpRefusal> {
-    if !matches!(reply.status, 301 | 302 | 303 | 307 | 308) {
-        return Ok(None);
-    }
-    let location = reply.headers.iter().find(|(name, _)| name == "location");
-    let Some(location) = location.and_then(|(_, value)| std::str::from_utf8(value).ok()) else {
-        return Ok(None);
-    };
-    let url = request
-        .url
-        .join(location)
-        .map_err(|error| HttpRefusal::Failed(format!("redirected to {location:?}: {error}")))?;
-    let mut next = HttpExchange { url, ..request.clone() };
-    let becomes_get = reply.status == 303 || (matches!(reply.status, 301 | 302) && request.method == "POST");
-    if becomes_get && request.method != "HEAD" {
-        next.method = "GET".to_owned();
-        next.body = None;
-        next.headers.retain(|(name, _)| !name.to_ascii_lowercase().starts_with("content-"));
-    }
-    if next.url.origin() != request.url.origin() {
-        // What was meant for one server is not shown to another.
-        next.headers.retain(|(name, _)| {
-            !["authorization", "cookie", "proxy-authorization", "host"]
-                .contains(&name.to_ascii_lowercase().as_str())
+/// What an [`Authority`] is made from.
+pub(crate) struct Permissions {
+    pub(crate) granted: Grants,
+    /// `None`: whatever its imports need.
+    pub(crate) requested: Option<BTreeSet<Capability>>,
+    /// Hosts that the plugin's own manifest limits it to.
+    pub(crate) requested_hosts: Option<Vec<String>>,
+}
+
+impl Authority {
+    pub(crate) fn new(
+        plugin: &Arc<str>,
+        permissions: Permissions,
+        services: Services,
+        limits: &Limits,
+        log: Arc<PluginLog>,
+    ) -> Self {
+        let Permissions { granted, requested, requested_hosts } = permissions;
+        let grants = match &requested {
+            Some(requested) => granted.clone().asked_for(requested),
+            None => granted.clone(),
+        };
+        let http = grants.http.as_ref().map(|scope| {
+            let client = services.http.clone().unwrap_or_else(|| Arc::new(NoClient));
+            let response_bytes_max = scope.response_bytes_max.unwrap_or(limits.http_response_bytes_max);
+            HttpGrant {
+                plugin: plugin.clone(),
+                client,
+                hosts: HostList::new(scope.hosts.iter().cloned()),
+                requested_hosts: requested_hosts.map(HostList::new),
+                methods: scope.methods.clone(),
+                reach: scope.reach(),
+                response_bytes_max,
+                timeout: scope.timeout,
+            }
         });
-    }
-    Ok(Some(next))
-}
-
-impl HostList {
-    pub(crate) fn new(patterns: impl IntoIterator<Item = String>) -> Self {
-        Self(patterns.into_iter().collect())
+        Self { plugin: plugin.clone(), granted, grants, requested, services, http, log }
     }
 
-    /// Every host there is.
-    pub(crate) fn all() -> Self {
-        Self(vec!["*".to_owned()])
+    pub(crate) fn grants(&self) -> &Grants {
+        &self.grants
     }
 
-    fn check(&self, url: &Url) -> Result<(), HttpRefusal> {
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(HttpRefusal::Failed(format!("the scheme of {url} is neither http nor https")));
-        }
-        let host = url.host_str().unwrap_or_default();
-        if self.0.iter().any(|pattern| matches_glob(pattern, host)) {
-            Ok(())
+    /// Outgoing HTTP, or why there is none.
+    pub(crate) fn http(&self) -> Option<&HttpGrant> {
+        self.http.as_ref()
+    }
+
+    pub(crate) fn log(&self) -> &Arc<PluginLog> {
+        &self.log
+    }
+
+    /// Whether `function`, which needs `capability`, may be called at all.
+    pub(crate) fn allow(&self, function: &str, capability: Capability) -> Result<(), Refusal> {
+        if self.grants.has(capability) { Ok(()) } else { Err(self.denied(function, capability)) }
+    }
+
+    /// The sentence for a call that is not allowed: what has to be written where to allow it.
+    pub(crate) fn denied(&self, what: &str, capability: Capability) -> Refusal {
+        self.denied_unless(what, capability, capability.grant())
+    }
+
+    /// As [`Authority::denied`], where the grant has a name in it.
+    pub(crate) fn denied_unless(&self, what: &str, capability: Capability, grant: &str) -> Refusal {
+        let plugin = &self.plugin;
+        let asked = self.requested.as_ref().is_none_or(|requested| requested.contains(&capability));
+        Refusal::denied(if asked {
+            format!("{what} is not granted: add \"{grant}\" to the grants of plugin {plugin:?}")
+        } else if self.granted.has(capability) {
+            format!(
+                "{what} is not asked for: the manifest of plugin {plugin:?} has to list \"{capability}\" among \
+                 its permissions"
+            )
         } else {
-            Err(HttpRefusal::NotAllowed(url.clone()))
-        }
+            format!(
+                "{what} is neither asked for nor granted: the manifest of plugin {plugin:?} has to list \
+                 \"{capability}\" among its permissions, and its grants need \"{grant}\""
+            )
+        })
     }
-}
 
-/// Whether `text` matches a pattern of `*`, `?` and `[...]`, as the reference's `glob` crate does it;
-/// a pattern that is not well formed matches only itself.
-pub(crate) fn matches_glob(pattern: &str, text: &str) -> bool {
-    match glob::Pattern::new(pattern) {
-        Ok(glob) => glob.matches(text),
-        Err(_) => pattern == text,
-    }
-}
-
-/// How important a guest's log line is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LogLevel {
-    /// Most detailed.
-    Trace,
-    /// For the plugin's author.
-    Debug,
-    /// Worth keeping.
-    Info,
-    /// Something is off.
-    Warn,
-    /// Something failed.
-    Error,
-}
-
-/// Takes the log lines of one plugin's guests.
-///
-/// Called inside a guest's call, possibly from several threads at once: it must not block.
-pub trait LogSink: Send + Sync + 'static {
-    /// Least important level to be reported, or `None` for no logging. Guests ask, to save themselves
-    /// the work of writing lines that nobody reads.
-    fn level(&self) -> Option<LogLevel>;
-    /// Takes one line.
-    fn line(&self, level: LogLevel, text: &str);
-}
-
-/// Sends guests' lines to `tracing`, target `cardan::guest`.
-#[derive(Debug, Clone)]
-pub struct TracingLog {
-    /// Named in each event.
-    pub plugin: Arc<str>,
-}
-
-impl LogSink for TracingLog {
-    fn level(&self) -> Option<LogLevel> {
-        use tracing::level_filters::LevelFilter;
-        match LevelFilter::current() {
-            LevelFilter::OFF => None,
-            LevelFilter::TRACE => Some(LogLevel::Trace),
-            LevelFilter::DEBUG => Some(LogLevel::Debug),
-            LevelFilter::INFO => Some(LogLevel::Info),
-            LevelFilter::WARN => Some(LogLevel::Warn),
-            _ => Some(LogLevel::Error),
+    /// What a failure of a service means for the call.
+    fn failed(&self, function: &str, failure: ServiceFailure) -> Refusal {
+        let plugin = &self.plugin;
+        match failure {
+            ServiceFailure::Full(why) => {
+                Refusal { fault: Fault::Memory, message: format!("{function}: {why} of plugin {plugin:?}") }
+            }
+            ServiceFailure::Invalid(why) => Refusal::protocol(format!("{function}: {why}")),
+            ServiceFailure::Timeout => {
+                Refusal { fault: Fault::Deadline, message: format!("{function}: timeout") }
+            }
+            ServiceFailure::Unavailable(why) => Refusal::host(format!("{function}: {why}")),
         }
     }
 
-    fn line(&self, level: LogLevel, text: &str) {
-        let plugin = &*self.plugin;
-        let text = one_line(text);
-        match level {
-            LogLevel::Trace => tracing::trace!(target: "cardan::guest", plugin, "{text}"),
-            LogLevel::Debug => tracing::debug!(target: "cardan::guest", plugin, "{text}"),
-            LogLevel::Info => tracing::info!(target: "cardan::guest", plugin, "{text}"),
-            LogLevel::Warn => tracing::warn!(target: "cardan::guest", plugin, "{text}"),
-            LogLevel::Error => tracing::error!(target: "cardan::guest", plugin, "{text}"),
-        }
+    /// Says that the engine was made without a service.
+    fn missing(&self, function: &str, service: &str) -> Refusal {
+        Refusal::host(format!(
+            "{function}: this engine was made without {service} (services.{service} in cardan.yaml, \
+             EngineConfig::services in a program)"
+        ))
     }
-}
 
-/// A guest's text as one line of a log: what would end the line, or steer a terminal, is spelt out.
-fn one_line(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
-        return Cow::Borrowed(text);
+    /// Whether a grant for a connection, or another named thing, is enough.
+    fn enough(granted: Option<Access>, needed: Access) -> bool {
+        granted.is_some_and(|granted| granted >= needed)
     }
-    let mut line = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        match c {
-            '\t' => line.push(c),
-            c if c.is_control() => line.extend(c.escape_default()),
-            c => line.push(c),
-        }
-    }
-    Cow::Owned(line)
 }

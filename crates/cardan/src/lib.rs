@@ -34,11 +34,16 @@ mod source;
 pub use abi::Abi;
 pub use abi::extism::manifest::{Manifest, MemoryLimits, WasmEntry};
 pub use abi::extism::{GuestOutput, Report, SnapshotState};
-pub use cardan_api::{self as api, Capability, Fault, InstanceMode, Limits, SnapshotPolicy};
+pub use cardan_api::{self as api, Capability, Fault, Grants, InstanceMode, Limits, SnapshotPolicy};
 pub use dialect::{Circumstances, Dialect};
 pub use engine::{Engine, EngineConfig, Isolation, Tier};
 pub use error::{Error, ErrorKind};
-pub use grants::{HttpClient, HttpExchange, HttpFailure, HttpReply, LogLevel, LogSink, TracingLog};
+pub use grants::{
+    Cache, CacheClaim, CacheKey, CacheLookup, HttpClient, HttpExchange, HttpFailure, HttpReply, KvEntry,
+    KvPage, KvScan, KvSpace, KvStore, LogLevel, LogLine, LogSink, LogTail, Metrics, MetricsSpace, Sample,
+    SampleKind, Secret, SecretStore, ServiceFailure, Services, SqlDatabase, SqlFailure, SqlQuery, SqlResult,
+    TracingLog, Waiting,
+};
 pub use host_function::{HostCall, HostError, HostFunction, ValueType};
 pub use limits::CancelHandle;
 pub use plugin::{Held, Import, Inspection, Plugin, PluginBuilder, PluginInstance, Question, Usage};

@@ -15,11 +15,13 @@ use arc_swap::ArcSwap;
 use cardan_api::{Fault, InstanceMode, Verdict};
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::abi::extism::{Call, CoreDumps, Guest, Later, Report, SnapshotState, Stage, Vars};
 use crate::dialect::{Circumstances, Dialect, Spoken};
 use crate::engine::{Engine, Tier};
 use crate::error::ErrorKind;
+use crate::grants::{LogTail, PluginLog};
 use crate::limits::{CancelHandle, Tally};
 use crate::pool::{Permit, Pool};
 use crate::{Error, runtime};
@@ -44,6 +46,7 @@ struct Admitted {
     deadline: Option<Duration>,
     dialect: Option<Dialect>,
     inspection: Inspection,
+    log: Arc<PluginLog>,
     serving: ArcSwap<Serving>,
     core_dumps: Arc<CoreDumps>,
     tally: Arc<Tally>,
@@ -158,6 +161,18 @@ impl Plugin {
 
     fn pool(&self) -> Arc<Pool> {
         self.admitted.serving.load().pool.clone()
+    }
+
+    /// What its guests logged lately: lines after the one with the number `after`, 0 for all that are kept,
+    /// and at most `max` of them. 1,000 lines, or 256 KiB, are kept.
+    pub fn log_tail(&self, after: u64, max: usize) -> LogTail {
+        self.admitted.log.tail(after, max)
+    }
+
+    /// Holds the number of the last line, and changes with every new one: for following
+    /// [`Plugin::log_tail`].
+    pub fn log_follow(&self) -> watch::Receiver<u64> {
+        self.admitted.log.follow()
     }
 
     /// Whether `export` is there and can be called.

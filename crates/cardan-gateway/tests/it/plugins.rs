@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use cardan::{Engine, EngineConfig, HttpClient, HttpExchange, HttpFailure, HttpReply};
-use cardan_api::{BodyNeed, FaultPolicy, NamedHook};
+use cardan_api::grants::HttpScope;
+use cardan_api::{BodyNeed, FaultPolicy, Grants, NamedHook};
 use cardan_manager::{BindingSpec, Bindings, Manager, PluginSpec};
 use serde_json::Value;
 
@@ -23,7 +24,7 @@ pub(crate) fn plugin(name: &str, module: &str, hook: &str) -> PluginSpec {
     binding.on_fault = FaultPolicy::Refuse;
     PluginSpec {
         version: "1".to_owned(),
-        allowed_hosts: vec!["recorder".to_owned()],
+        grants: Grants { http: Some(HttpScope::hosts(["recorder".to_owned()])), ..Grants::default() },
         bindings: Bindings::Listed(vec![binding]),
         ..PluginSpec::new(name, file)
     }

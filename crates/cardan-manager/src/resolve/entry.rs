@@ -7,7 +7,7 @@ use cardan_api::manifest::{Bytes, PluginEntry};
 use serde_json::Value;
 
 use super::described::Described;
-use super::grants::{resolve_files, resolve_hosts};
+use super::grants::resolve_grants;
 use super::hooks::resolve_binding;
 use super::limits::{DEADLINE, overlaid, resolve_health, resolve_limits, resolve_ready, resolve_tick};
 use super::locate::{Located, file_name};
@@ -106,22 +106,15 @@ fn grant(
     base: &Path,
     warnings: &mut Vec<Warning>,
 ) -> Result<(), String> {
-    let hosts = resolve_hosts(&entry.grants)?;
+    spec.grants = resolve_grants(&entry.grants, base)?;
     let asks = |capability| described.requested.as_ref().is_none_or(|asked| asked.contains(&capability));
-    spec.allowed_hosts = match &described.hosts {
-        _ if !asks(Capability::Http) => Vec::new(),
-        Some(asked) => {
-            let (hosts, told) = narrowed(&hosts, asked);
-            warnings.extend(told);
-            hosts
-        }
-        None => hosts,
-    };
-    if asks(Capability::FilesRead) || asks(Capability::FilesWrite) {
-        spec.allowed_paths = resolve_files(&entry.grants, base);
+    if let (Some(http), Some(asked)) = (&mut spec.grants.http, &described.hosts) {
+        let told;
+        (http.hosts, told) = narrowed(&http.hosts, asked);
+        warnings.extend(told);
     }
     for (granted, capability) in [
-        (!entry.grants.http.is_empty(), Capability::Http),
+        (entry.grants.http.is_some(), Capability::Http),
         (!entry.grants.files.is_empty(), Capability::FilesRead),
     ] {
         if granted

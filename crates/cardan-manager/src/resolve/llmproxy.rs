@@ -8,7 +8,7 @@ use cardan_api::manifest::llmproxy;
 use cardan_api::{BodyNeed, Dialect, FaultPolicy, InstanceMode, NamedHook, Phase};
 use serde_json::Value;
 
-use super::grants::{resolve_files, resolve_hosts};
+use super::grants::resolve_grants;
 use super::limits::{resolve_limits, resolve_ready};
 use super::{ResolveError, Warning, check_name, check_sha256};
 use crate::spec::{About, BindingSpec, Bindings, PluginSpec};
@@ -73,8 +73,7 @@ fn ring_plugin(entry: &llmproxy::Entry, folder: &Path) -> Result<PluginSpec, Str
         ready: resolve_ready(&entry.limits, MODE),
         limits: resolve_limits(&entry.limits, Duration::from_millis(entry.timeout_ms))?,
         config: Value::Object(entry.config.clone().unwrap_or_default().into_iter().collect()),
-        allowed_hosts: resolve_hosts(&entry.grants)?,
-        allowed_paths: resolve_files(&entry.grants, folder),
+        grants: resolve_grants(&entry.grants, folder)?,
         bindings: Bindings::Listed(vec![binding]),
         about: About {
             description: entry.description.clone(),

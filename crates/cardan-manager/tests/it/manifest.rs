@@ -215,7 +215,7 @@ plugins:
                 spec.limits.deadline.unwrap(),
                 spec.limits.memory_bytes_max,
                 binding.entry,
-                spec.allowed_hosts,
+                spec.grants.http.as_ref().map(|http| &http.hosts),
             )
         })
         .collect();

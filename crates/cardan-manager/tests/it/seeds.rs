@@ -49,7 +49,7 @@ pub(crate) fn told(spec: &PluginSpec) -> String {
     tell("instances", format!("{:?}, {} ready", spec.mode, spec.ready));
     tell("limits", format!("{} bytes, {:?}", spec.limits.memory_bytes_max, spec.limits.deadline.unwrap()));
     tell("config", spec.config.to_string());
-    tell("hosts", spec.allowed_hosts.join(" "));
+    tell("hosts", spec.grants.http.as_ref().map(|http| http.hosts.join(" ")).unwrap_or_default());
     match &spec.bindings {
         Bindings::Exported => tell("asked at", "its exports".to_owned()),
         Bindings::Listed(bindings) => {

@@ -1,10 +1,11 @@
 //! Loading: from a source and options to an admitted plugin.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use cardan_api::grants::{Grants, HttpScope, Reach};
 use cardan_api::http::{HttpComplete, HttpRequest, HttpResponse};
 use cardan_api::lifecycle::{LifeEvent, LifeReason, PluginLoad, PluginTick, PluginUnload};
 use cardan_api::{Capability, Fault, Hook, InstanceMode, Limits, SnapshotPolicy};
@@ -14,11 +15,14 @@ use super::load::LoadQuestion;
 use super::{Admitted, Import, Inspection, Plugin, Serving, config_text};
 use crate::abi::Abi;
 use crate::abi::extism::manifest::{MAIN, Manifest, NamedModule};
-use crate::abi::extism::{CoreDumps, GuestOutput, Linking, Stage};
+use crate::abi::extism::{self, CoreDumps, GuestOutput, ImportKind, Linking, Stage};
 use crate::dialect::{self, Dialect, Spoken};
 use crate::engine::Engine;
 use crate::error::ErrorKind;
-use crate::grants::{HostList, HttpExchange, HttpGrant, LogSink, NoClient, TracingLog};
+use crate::grants::{
+    Authority, HostList, HttpExchange, HttpGrant, LogLevel, LogSink, NoClient, Permissions, PluginLog,
+    TracingLog,
+};
 use crate::host_function::HostFunction;
 use crate::limits::Tally;
 use crate::pool::{Common, Pool, PoolPlan};
@@ -41,12 +45,18 @@ pub struct PluginBuilder {
     config_values: Map<String, Value>,
     version: String,
     reason: LifeReason,
+    /// `None`: what a manifest says, and what is allowed below.
+    grants: Option<Grants>,
+    requested: Option<BTreeSet<Capability>>,
     allowed_hosts: Option<Vec<String>>,
+    /// What a manifest limits its plugin to, where it is not the manifest that grants.
+    requested_hosts: Option<Vec<String>>,
     allowed_paths: BTreeMap<String, String>,
     http_headers: bool,
     wasi: Option<GuestOutput>,
     functions: Vec<HostFunction>,
     log: Option<Arc<dyn LogSink>>,
+    kept_from: Option<LogLevel>,
     dialect: Option<Dialect>,
     ready_instances: u32,
     snapshot: SnapshotPolicy,
@@ -71,12 +81,16 @@ impl PluginBuilder {
             config_values: Map::new(),
             version: String::new(),
             reason: LifeReason::default(),
+            grants: None,
+            requested: None,
             allowed_hosts: None,
+            requested_hosts: None,
             allowed_paths: BTreeMap::new(),
             http_headers: false,
             wasi: Some(GuestOutput::Discard),
             functions: Vec::new(),
             log: None,
+            kept_from: None,
             dialect: None,
             ready_instances: 0,
             snapshot: SnapshotPolicy::default(),
@@ -137,7 +151,23 @@ impl PluginBuilder {
         self
     }
 
-    /// A host, or glob pattern of hosts, that guests may ask over HTTP.
+    /// What the plugin is granted, beside what [`PluginBuilder::allow_host`] and
+    /// [`PluginBuilder::allow_path`] add. With this a manifest's own `allowed_hosts` and `allowed_paths` grant
+    /// nothing: they are what its plugin asks for.
+    pub fn grants(mut self, grants: Grants) -> Self {
+        self.grants = Some(grants);
+        self
+    }
+
+    /// What the plugin asks for. What it does not ask for it is not given, whatever is granted. Without this
+    /// it asks for whatever its imports need.
+    pub fn requests(mut self, capabilities: BTreeSet<Capability>) -> Self {
+        self.requested = Some(capabilities);
+        self
+    }
+
+    /// A host, or glob pattern of hosts, that guests may ask over HTTP. Addresses that are not on the public
+    /// Internet have to be named exactly: `127.0.0.1`, `[::1]`, `localhost`; a pattern does not reach them.
     pub fn allow_host(mut self, pattern: impl Into<String>) -> Self {
         self.allowed_hosts.get_or_insert_default().push(pattern.into());
         self
@@ -176,6 +206,13 @@ impl PluginBuilder {
     /// Takes the guests' log lines instead of `tracing`.
     pub fn log(mut self, sink: Arc<dyn LogSink>) -> Self {
         self.log = Some(sink);
+        self
+    }
+
+    /// Keeps log lines from this level on for [`Plugin::log_tail`](crate::Plugin::log_tail), also those that
+    /// the sink does not take. Without this, those that it takes are kept.
+    pub fn keep_log(mut self, from: LogLevel) -> Self {
+        self.kept_from = Some(from);
         self
     }
 
@@ -233,12 +270,8 @@ impl PluginBuilder {
             let found = &inspection.digest;
             return Err(Error::source(format!("Hash mismatch, found {found} but expected {expected}")));
         }
-        let hosts = self.allowed_hosts.take().filter(|hosts| !hosts.is_empty());
-        let http = hosts.map(|hosts| HttpGrant {
-            client: self.engine.http().cloned().unwrap_or_else(|| Arc::new(NoClient)),
-            hosts: HostList::new(hosts),
-            response_bytes_max: self.limits.http_response_bytes_max,
-        });
+        let authority = self.authority(name);
+        let log = authority.log().clone();
         let deadline = self.limits.deadline;
         let budgeted = self.limits.growth_pages_max.is_some();
         let plan = PoolPlan {
@@ -263,11 +296,10 @@ impl PluginBuilder {
             mode: self.mode,
             limits: self.limits,
             config: self.config,
-            http,
+            authority: Arc::new(authority),
             http_headers: self.http_headers,
-            wasi: self.wasi.map(|output| (self.allowed_paths, output)),
+            wasi: self.wasi,
             functions: self.functions,
-            log: self.log.unwrap_or_else(|| Arc::new(TracingLog { plugin: name.clone() })),
         };
         let stage = Arc::new(linking).link(&self.engine, &plan.common.vars)?;
         let Stage { template, tier, snapshot, later } = stage;
@@ -291,6 +323,7 @@ impl PluginBuilder {
             deadline,
             dialect,
             inspection,
+            log,
             serving: ArcSwap::from_pointee(Serving { pool, tier, snapshot }),
             core_dumps,
             tally,
@@ -302,17 +335,35 @@ impl PluginBuilder {
         Ok(Plugin { admitted })
     }
 
+    /// Everything that was granted, whichever way.
+    fn authority(&mut self, name: &Arc<str>) -> Authority {
+        let mut granted = self.grants.take().unwrap_or_default();
+        if let Some(hosts) = self.allowed_hosts.take().filter(|hosts| !hosts.is_empty()) {
+            granted.http.get_or_insert_with(HttpScope::default).hosts.extend(hosts);
+        }
+        granted.files.append(&mut self.allowed_paths);
+        let sink = self.log.take().unwrap_or_else(|| Arc::new(TracingLog { plugin: name.clone() }));
+        let log = PluginLog::new(sink, granted.log, self.kept_from);
+        let (requested, requested_hosts) = (self.requested.take(), self.requested_hosts.take());
+        let permissions = Permissions { granted, requested, requested_hosts };
+        Authority::new(name, permissions, self.engine.services(), &self.limits, Arc::new(log))
+    }
+
     /// Takes over what a manifest says, and gets its modules.
     fn adopt(&mut self, manifest: &Manifest) -> Result<Vec<NamedModule>, Error> {
         for (key, value) in &manifest.config {
             self.config.entry(key.clone()).or_insert_with(|| value.clone());
             self.config_values.entry(key.clone()).or_insert_with(|| Value::String(value.clone()));
         }
-        if self.allowed_hosts.is_none() {
-            self.allowed_hosts.clone_from(&manifest.allowed_hosts);
-        }
-        for (host, guest) in manifest.allowed_paths.iter().flatten() {
-            self.allowed_paths.entry(host.clone()).or_insert_with(|| guest.clone());
+        if self.grants.is_some() {
+            self.requested_hosts.clone_from(&manifest.allowed_hosts);
+        } else {
+            if self.allowed_hosts.is_none() {
+                self.allowed_hosts.clone_from(&manifest.allowed_hosts);
+            }
+            for (host, guest) in manifest.allowed_paths.iter().flatten() {
+                self.allowed_paths.entry(host.clone()).or_insert_with(|| guest.clone());
+            }
         }
         if let Some(timeout) = manifest.timeout_ms {
             self.limits.deadline.get_or_insert(Duration::from_millis(timeout));
@@ -339,6 +390,7 @@ impl PluginBuilder {
         let dialect = self.dialect.or_else(|| dialect::recognise(exports));
         let hooks = dialect.map(|dialect| hooks(dialect, &found.functions)).unwrap_or_default();
         let lifecycle = dialect.map(|dialect| lifecycle(dialect, &found.functions)).unwrap_or_default();
+        let capabilities = capabilities(&found.imports);
         let imports = found.imports.into_iter().map(|(module, name, _)| Import { module, name });
         let imports: Vec<Import> = imports.collect();
         Ok(Inspection {
@@ -346,7 +398,7 @@ impl PluginBuilder {
             dialect,
             hooks,
             lifecycle,
-            capabilities: capabilities(&imports),
+            capabilities,
             exports: found.functions,
             imports,
             memories: found.memories,
@@ -385,17 +437,21 @@ fn hooks(dialect: Dialect, exports: &[String]) -> Vec<&'static str> {
 }
 
 /// What imports ask for. What needs no grant, such as the kernel, is not listed.
-fn capabilities(imports: &[Import]) -> Vec<Capability> {
+fn capabilities(imports: &[(String, String, ImportKind)]) -> Vec<Capability> {
     let mut asked: Vec<Capability> = imports
         .iter()
-        .filter_map(|import| match (import.module.as_str(), import.name.as_str()) {
+        .filter_map(|(module, name, kind)| match (module.as_str(), name.as_str()) {
             ("extism:host/env", "http_request") => Some(Capability::Http),
             ("extism:host/env", "var_get" | "var_set") => Some(Capability::Vars),
             ("extism:host/env", name) if name.starts_with("log_") => Some(Capability::Log),
             ("extism:host/env", _) => None,
             ("wasi_snapshot_preview1", "path_open") => Some(Capability::FilesRead),
+            ("wasi_snapshot_preview1", "clock_time_get") => Some(Capability::Clock),
+            ("wasi_snapshot_preview1", "random_get") => Some(Capability::Random),
             ("wasi_snapshot_preview1", _) => Some(Capability::Wasi),
-            _ => Some(Capability::HostFunctions),
+            (module, name) => {
+                Some(extism::capability(module, name, kind).unwrap_or(Capability::HostFunctions))
+            }
         })
         .collect();
     asked.sort_unstable();
@@ -408,7 +464,16 @@ fn fetch(engine: &Engine, request: HttpExchange) -> Result<Vec<u8>, Error> {
     let url = request.url.clone();
     let fail = |why: String| Error::source(format!("unable to fetch {url}: {why}"));
     let client = engine.http().cloned().unwrap_or_else(|| Arc::new(NoClient));
-    let grant = HttpGrant { client, hosts: HostList::all(), response_bytes_max: request.response_bytes_max };
+    let grant = HttpGrant {
+        plugin: "".into(),
+        client,
+        hosts: HostList::all(),
+        requested_hosts: None,
+        methods: BTreeSet::new(),
+        reach: Reach::EVERYWHERE,
+        response_bytes_max: request.response_bytes_max,
+        timeout: None,
+    };
     match runtime::block_on(grant.fetch(request)) {
         Ok(reply) if (200..300).contains(&reply.status) => Ok(reply.body),
         Ok(reply) => Err(fail(format!("the server answered with status {}", reply.status))),

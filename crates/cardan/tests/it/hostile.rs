@@ -49,7 +49,7 @@ const OOM: End = fails(Fault::Memory, "oom");
 const LATE: End = Refused(ErrorKind::Start(Fault::Deadline), "timeout while starting");
 const NO_HANDLE: End = fails(Fault::Protocol, "invalid handle offset");
 const NOT_UTF8: End = fails(Fault::Protocol, "invalid utf-8 sequence");
-const NOT_ALLOWED: &str = "HTTP request to http://127.0.0.1:9/ is not allowed: add the host \"127.0.0.1\"";
+const NOT_ALLOWED: &str = "HTTP request to http://127.0.0.1:9/ is not allowed: HTTP is not granted: add \"http: [127.0.0.1]\" to the grants";
 
 const ROWS: &[(&str, End)] = &[
     ("alloc_4gib", good(b"")),

@@ -284,7 +284,7 @@ fn inspection() {
     assert!(found.exports.contains(&"echo".to_owned()));
     assert!(found.imports.iter().any(|import| import.module == "extism:host/env" && import.name == "alloc"));
     let asked: Vec<String> = found.capabilities.iter().map(|it| format!("{it:?}")).collect();
-    assert_eq!(asked, ["Http", "Vars", "Log"]);
+    assert_eq!(asked, ["Http", "Log", "Vars"]);
     assert_eq!(found.memories.len(), 1);
     let (small, _) = numbered(1);
     let linked = Manifest { wasm: vec![entry("a", &small), entry("main", &small)], ..linked(&[]) };

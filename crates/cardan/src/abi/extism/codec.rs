@@ -8,7 +8,7 @@ use super::kernel::Kernel;
 use super::state::State;
 use super::vars::VarError;
 use crate::engine;
-use crate::grants::HttpRefusal;
+use crate::grants::{HttpRefusal, Refusal};
 use crate::host_function::Failed;
 use crate::limits::{Exceeded, MemoryFull};
 
@@ -144,6 +144,9 @@ pub(super) fn classify(cause: &wasmtime::Error) -> Fault {
             VarError::Disabled => Fault::Denied,
             VarError::Full => Fault::Memory,
         };
+    }
+    if let Some(refusal) = cause.downcast_ref::<Refusal>() {
+        return refusal.fault;
     }
     if let Some(refusal) = cause.downcast_ref::<HttpRefusal>() {
         return match refusal {

@@ -2,13 +2,14 @@
 //!
 //! Kernel functions are not here: they are WebAssembly (`kernel.wat`).
 
+use cardan_api::Capability;
 use serde::Deserialize;
 use wasmtime::{AsContext, AsContextMut, Caller, FuncType, Linker, Val};
 
 use super::fuse::ENV;
 use super::state::State;
 use crate::Error;
-use crate::grants::{HttpExchange, HttpRefusal, LogLevel};
+use crate::grants::{Head, HttpExchange, HttpRefusal, LogLevel};
 use crate::host_function::{Body, Failed, HostCall, HostFunction};
 
 /// What `get_log_level` answers when nothing is logged.
@@ -125,7 +126,7 @@ fn give_result(caller: &mut Caller<'_, State>, output: &[u8], results: &mut [Val
 }
 
 /// The bytes behind a handle; none behind 0. Leaves the block alone.
-fn read(caller: &mut Caller<'_, State>, handle: u64) -> wasmtime::Result<Vec<u8>> {
+pub(super) fn read(caller: &mut Caller<'_, State>, handle: u64) -> wasmtime::Result<Vec<u8>> {
     if handle == 0 {
         return Ok(Vec::new());
     }
@@ -149,7 +150,7 @@ fn take_text(caller: &mut Caller<'_, State>, handle: u64) -> wasmtime::Result<St
 }
 
 /// A new handle for the guest; 0 for nothing.
-fn give(caller: &mut Caller<'_, State>, bytes: &[u8]) -> wasmtime::Result<u64> {
+pub(super) fn give(caller: &mut Caller<'_, State>, bytes: &[u8]) -> wasmtime::Result<u64> {
     let kernel = caller.data().kernel()?;
     kernel.store_bytes(caller.as_context_mut(), bytes)
 }
@@ -207,13 +208,20 @@ struct Request {
 
 fn http_request_denied(mut caller: Caller<'_, State>, request: u64, body: u64) -> wasmtime::Result<u64> {
     let request = read_request(&mut caller, request, body)?;
-    Err(HttpRefusal::NotAllowed(request.url).into())
+    Err(not_allowed(&caller, request).into())
+}
+
+fn not_allowed(caller: &Caller<'_, State>, request: HttpExchange) -> HttpRefusal {
+    let authority = &caller.data().shared.authority;
+    let host = request.url.host_str().unwrap_or_default();
+    let why = authority.denied_unless("HTTP", Capability::Http, &format!("http: [{host}]"));
+    HttpRefusal::not_allowed(request.url, why.to_string())
 }
 
 async fn http_request(mut caller: Caller<'_, State>, request: u64, body: u64) -> wasmtime::Result<u64> {
     let request = read_request(&mut caller, request, body)?;
-    let Some(grant) = caller.data().shared.http.clone() else {
-        return Err(HttpRefusal::NotAllowed(request.url).into());
+    let Some(grant) = caller.data().shared.authority.http().cloned() else {
+        return Err(not_allowed(&caller, request).into());
     };
     let reply = grant.fetch(request).await?;
     let keep_headers = caller.data().shared.http_headers;
@@ -239,29 +247,8 @@ fn read_request(caller: &mut Caller<'_, State>, request: u64, body: u64) -> wasm
     state.http.headers = None;
     let request: Request = serde_json::from_slice(&json)
         .map_err(|error| malformed(format!("not an HTTP request document: {error}")))?;
-    let url =
-        request.url.parse().map_err(|error| malformed(format!("{:?} is no URL: {error}", request.url)))?;
-    let method = request.method.as_deref().unwrap_or("GET").to_ascii_uppercase();
-    const METHODS: [&str; 9] =
-        ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
-    if !METHODS.contains(&method.as_str()) {
-        return Err(malformed(format!("{method:?} is no HTTP method")));
-    }
-    let headers = request.headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value));
-    let mut headers: Vec<(String, String)> = headers.collect();
-    let framed = headers.iter().any(|(name, _)| name == "content-length" || name == "transfer-encoding");
-    if body.is_none() && !framed && ["POST", "PUT", "PATCH"].contains(&&*method) {
-        // Servers refuse these methods when nothing says how long the body is (RFC 9110, section 8.6).
-        headers.push(("content-length".to_owned(), "0".to_owned()));
-    }
-    Ok(HttpExchange {
-        method,
-        url,
-        headers,
-        body,
-        response_bytes_max: state.shared.limits.http_response_bytes_max,
-        timeout: state.clock.left(),
-    })
+    let head = Head { url: request.url, method: request.method, headers: request.headers };
+    Ok(HttpExchange { timeout: state.clock.left(), ..head.exchange(body)? })
 }
 
 impl HostCall<'_> {

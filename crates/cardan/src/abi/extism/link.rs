@@ -12,6 +12,7 @@ use super::fuse::{self, ENV};
 use super::host::{self, Outgoing};
 use super::manifest::{MAIN, NamedModule};
 use super::recognise::ImportKind;
+use super::services::{self, Imported};
 use super::snapshot::{self, SnapshotState};
 use super::state::{Probation, Shared, State};
 use super::template::{Linkage, Linked, Template};
@@ -19,7 +20,7 @@ use super::vars::Vars;
 use super::wasi::{self, GuestOutput, WasiGrant};
 use crate::engine::{self, Engine, Room, Tier};
 use crate::error::ErrorKind;
-use crate::grants::{HttpGrant, LogSink};
+use crate::grants::{Authority, LogSink};
 use crate::host_function::HostFunction;
 use crate::limits::{PAGE_BYTES, Tally};
 use crate::plugin::LoadQuestion;
@@ -43,13 +44,13 @@ pub(crate) struct Linking {
     pub(crate) mode: InstanceMode,
     pub(crate) limits: Limits,
     pub(crate) config: BTreeMap<String, String>,
-    pub(crate) http: Option<HttpGrant>,
+    /// What it may reach.
+    pub(crate) authority: Arc<Authority>,
     /// Whether guests may read response headers, which the reference makes an option.
     pub(crate) http_headers: bool,
     /// `None` leaves the imports of WASI undefined.
-    pub(crate) wasi: Option<(BTreeMap<String, String>, GuestOutput)>,
+    pub(crate) wasi: Option<GuestOutput>,
     pub(crate) functions: Vec<HostFunction>,
-    pub(crate) log: Arc<dyn LogSink>,
     /// What a new instance is asked before it serves.
     pub(crate) load: Option<Arc<LoadQuestion>>,
     pub(crate) snapshot: SnapshotPolicy,
@@ -94,12 +95,29 @@ impl Linking {
         Build::of(engine, self)?.stage(main_module(&self.modules)?, vars)
     }
 
+    /// The calls for grants that the modules import. The embedder's own function of a name wins, and so does
+    /// the first type that a name is imported with.
+    fn imported(&self) -> Result<Vec<Imported>, Error> {
+        let mut imported: Vec<Imported> = Vec::new();
+        for module in &self.modules {
+            for (from, name, kind) in &module.inspect()?.imports {
+                let own = self.functions.iter().any(|own| own.module == *from && own.name == *name);
+                let found = services::imported(from, name, kind).filter(|_| !own);
+                imported.extend(found.filter(|found| !imported.iter().any(|other| other.is_same(*found))));
+            }
+        }
+        Ok(imported)
+    }
+
     /// What its start and its calls are told, and how: whatever is not in the module and decides what a
     /// snapshot holds.
     fn circumstances(&self) -> String {
         let load = self.load.as_ref().map(|load| &load.document);
+        let log_level = self.authority.log().level();
         let Self { config, limits, http_headers, snapshot, .. } = self;
-        module::digest(format!("{config:?} {load:?} {limits:?} {http_headers} {snapshot:?}").as_bytes())
+        module::digest(
+            format!("{config:?} {load:?} {limits:?} {http_headers} {snapshot:?} {log_level:?}").as_bytes(),
+        )
     }
 }
 
@@ -109,6 +127,7 @@ struct Build<'a> {
     linking: &'a Arc<Linking>,
     shadowed: Vec<String>,
     http: Outgoing,
+    imported: Vec<Imported>,
     wasi: Option<WasiGrant>,
     may_wait: bool,
 }
@@ -150,24 +169,27 @@ impl<'a> Build<'a> {
             })
         };
         let imports_http = imports_function(main, "http_request") || linking.modules.len() > 1;
+        let grants = linking.authority.grants();
         let wasi = match &linking.wasi {
-            Some((paths, output)) => Some(WasiGrant::new(paths, *output)?).filter(|_| imports(wasi::MODULE)),
+            Some(output) => Some(WasiGrant::new(grants, *output)?).filter(|_| imports(wasi::MODULE)),
             None => None,
         };
-        let http = match linking.http {
+        let http = match linking.authority.http() {
             Some(_) if imports_http => Outgoing::Granted,
             _ => Outgoing::Denied,
         };
+        let imported = linking.imported()?;
         let may_wait = wasi.is_some()
             || http == Outgoing::Granted
-            || linking.functions.iter().any(HostFunction::suspends);
+            || linking.functions.iter().any(HostFunction::suspends)
+            || imported.iter().any(|imported| imported.suspends(&linking.authority));
         let shadowed: Vec<String> = linking
             .functions
             .iter()
             .filter(|function| function.module == ENV)
             .map(|function| function.name.clone())
             .collect();
-        Ok(Self { engine, linking, shadowed, http, wasi, may_wait })
+        Ok(Self { engine, linking, shadowed, http, imported, wasi, may_wait })
     }
 
     /// The best that there is without waiting for the optimising compiler, if waiting would take long.
@@ -317,7 +339,7 @@ impl<'a> Build<'a> {
             }
         };
         let linked = fused(code.clone(), &linker, fusion).map_err(refused)?;
-        let log = snapshot::Deferred::new(self.linking.log.clone());
+        let log = snapshot::Deferred::new(self.linking.authority.log().clone());
         let ears = Ears { log: log.clone(), tally: Arc::default(), core_dumps: Arc::default() };
         let template = self.template(linked, Start::Anew, ears);
         let mut guest =
@@ -335,8 +357,8 @@ impl<'a> Build<'a> {
     }
 
     fn ears(&self) -> Ears {
-        let Linking { log, tally, core_dumps, .. } = &**self.linking;
-        Ears { log: log.clone(), tally: tally.clone(), core_dumps: core_dumps.clone() }
+        let Linking { authority, tally, core_dumps, .. } = &**self.linking;
+        Ears { log: authority.log().clone(), tally: tally.clone(), core_dumps: core_dumps.clone() }
     }
 
     fn template(&self, linked: Linked, start: Start, ears: Ears) -> Template {
@@ -360,7 +382,7 @@ impl<'a> Build<'a> {
             exports,
             config: Arc::new(linking.config.clone()),
             limits: linking.limits.clone(),
-            http: linking.http.clone(),
+            authority: linking.authority.clone(),
             http_headers: linking.http_headers,
             log: ears.log,
             load,
@@ -523,7 +545,9 @@ impl<'a> Build<'a> {
         host::define(&mut linker, self.http).map_err(host)?;
         if self.wasi.is_some() {
             wasmtime_wasi::p1::add_to_linker_async(&mut linker, wasi_context).map_err(host)?;
+            wasi::withhold(&mut linker, &self.linking.authority).map_err(host)?;
         }
+        services::define(&mut linker, &self.imported, &self.linking.authority).map_err(host)?;
         host::define_user(&mut linker, &self.linking.functions)?;
         Ok(linker)
     }

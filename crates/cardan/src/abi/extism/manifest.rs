@@ -192,6 +192,7 @@ impl WasmEntry {
             body: None,
             response_bytes_max: FETCH_BYTES_MAX,
             timeout: Some(FETCH_TIMEOUT),
+            reach: cardan_api::grants::Reach::EVERYWHERE,
         })
     }
 }

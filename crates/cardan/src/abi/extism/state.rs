@@ -13,7 +13,7 @@ use super::kernel::Kernel;
 use super::log::LogQuota;
 use super::vars::Vars;
 use super::wasi::WasiGrant;
-use crate::grants::{HttpGrant, LogSink};
+use crate::grants::{Authority, CacheClaim, LogSink};
 use crate::limits::{CancelHandle, Clock, Meter, Metered, Pace, Tally};
 use crate::plugin::LoadQuestion;
 
@@ -23,7 +23,7 @@ const PROBATION_CALLS: u32 = 16;
 /// What all instances of one plugin share.
 pub(crate) struct Shared {
     pub(super) limits: Limits,
-    pub(super) http: Option<HttpGrant>,
+    pub(super) authority: Arc<Authority>,
     pub(super) http_headers: bool,
     pub(super) log: Arc<dyn LogSink>,
     pub(super) load: Option<Arc<LoadQuestion>>,
@@ -75,6 +75,8 @@ pub(crate) struct State {
     pub(super) http: LastResponse,
     pub(super) log: LogQuota,
     pub(super) wasi: Option<Box<WasiP1Ctx>>,
+    /// Values of caches that the current call has said it would make.
+    pub(super) claims: Vec<CacheClaim>,
     pub(super) clock: Clock,
     pub(super) meter: Meter,
 }
@@ -92,8 +94,9 @@ impl State {
         self.kernel.ok_or_else(|| wasmtime::format_err!("the plugin's memory is not there yet"))
     }
 
-    /// A call, or the start, is over as far as the log goes.
+    /// A call, or the start, is over as far as its log and its claims go.
     pub(super) fn end_log(&mut self) {
+        self.claims.clear();
         self.log.renew(&*self.shared.log);
     }
 }

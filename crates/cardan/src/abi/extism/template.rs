@@ -206,6 +206,7 @@ impl Template {
             http: LastResponse::default(),
             log: LogQuota::default(),
             wasi,
+            claims: Vec::new(),
             clock,
             meter,
         };

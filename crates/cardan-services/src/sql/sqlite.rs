@@ -1,0 +1,337 @@
+//! SQLite files.
+//!
+//! What may not be written is opened for reading only. An authorizer, which SQLite asks for everything that a
+//! statement would do, refuses what would reach beyond the file (`ATTACH`, `VACUUM INTO`, extensions), and what
+//! would change the connection for whoever uses it next (`PRAGMA`, transactions, temporary tables).
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use cardan::api::grants::Access;
+use cardan::{SqlFailure, SqlQuery, SqlResult};
+use rusqlite::config::DbConfig;
+use rusqlite::fallible_iterator::FallibleIterator as _;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use rusqlite::limits::Limit;
+use rusqlite::types::{Value as SqlValue, ValueRef};
+use rusqlite::{Batch, Connection, ErrorCode, OpenFlags, Statement};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use super::{CONNECTIONS_MAX, Growing, statement_error, values};
+
+/// Longest text or blob that a statement may make, and longest statement.
+const LENGTH_MAX: i32 = 16 << 20;
+/// Steps of SQLite's virtual machine between two looks at the clock.
+const STEPS: i32 = 1_000;
+
+/// Connections to one file.
+pub(super) struct SqlitePool {
+    file: Arc<PathBuf>,
+    reading: Arc<Side>,
+    writing: Arc<Side>,
+}
+
+struct Side {
+    permits: Arc<Semaphore>,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Side {
+    fn new() -> Arc<Self> {
+        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        Arc::new(Self { permits, idle: Mutex::default() })
+    }
+}
+
+/// Stops the statement when its caller is gone.
+struct Caller(Arc<AtomicBool>);
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl SqlitePool {
+    pub(super) fn new(file: PathBuf) -> Self {
+        Self { file: Arc::new(file), reading: Side::new(), writing: Side::new() }
+    }
+
+    pub(super) async fn query(&self, query: SqlQuery) -> Result<SqlResult, SqlFailure> {
+        let deadline = Instant::now() + query.timeout;
+        let side = match query.access {
+            Access::Read => self.reading.clone(),
+            Access::Write => self.writing.clone(),
+        };
+        let permit = tokio::time::timeout(query.timeout, side.permits.clone().acquire_owned()).await;
+        let permit = permit.map_err(|_| SqlFailure::Timeout)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let _caller = Caller(stop.clone());
+        let file = self.file.clone();
+        let work = move || {
+            let _permit = permit;
+            let idle = side.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let mut connection = match idle {
+                Some(connection) => connection,
+                None => open(&file, query.access).map_err(|error| unusable(&error))?,
+            };
+            let result = run(&mut connection, &query, Until { deadline, stop });
+            if connection.is_autocommit() {
+                side.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            }
+            result
+        };
+        let ended = tokio::task::spawn_blocking(work).await;
+        ended.unwrap_or_else(|error| Err(SqlFailure::Unavailable(format!("SQLite: {error}"))))
+    }
+}
+
+/// When a statement has to end.
+#[derive(Clone)]
+struct Until {
+    deadline: Instant,
+    stop: Arc<AtomicBool>,
+}
+
+impl Until {
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) || Instant::now() >= self.deadline
+    }
+}
+
+fn open(file: &std::path::Path, access: Access) -> rusqlite::Result<Connection> {
+    let flags = match access {
+        Access::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
+        Access::Write => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+    };
+    let connection = Connection::open_with_flags(file, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    if access == Access::Read {
+        connection.pragma_update(None, "query_only", true)?;
+    }
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, LENGTH_MAX)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
+    Ok(connection)
+}
+
+fn run(connection: &mut Connection, query: &SqlQuery, until: Until) -> Result<SqlResult, SqlFailure> {
+    let asked = until.clone();
+    let prepared = connection
+        .busy_timeout(until.deadline.saturating_duration_since(Instant::now()))
+        .and_then(|()| connection.progress_handler(STEPS, Some(move || asked.is_over())));
+    prepared.map_err(|error| unusable(&error))?;
+    let begun = match query.access {
+        Access::Read => Ok(()),
+        Access::Write => connection.execute_batch("BEGIN IMMEDIATE"),
+    };
+    begun.map_err(|error| failure(&error, &until, Refused::Nothing))?;
+    let refused = Arc::new(AtomicU8::new(Refused::Nothing as u8));
+    let (access, seen) = (query.access, refused.clone());
+    let authorizer = move |context: AuthContext<'_>| authorize(access, &context, &seen);
+    let result = match connection.authorizer(Some(authorizer)) {
+        Ok(()) => statement(connection, query).map_err(|error| match error {
+            Trouble::Sqlite(error) => failure(&error, &until, Refused::from(refused.load(Ordering::Relaxed))),
+            Trouble::Failure(failure) => failure,
+        }),
+        Err(error) => Err(unusable(&error)),
+    };
+    let nobody: Option<fn(AuthContext<'_>) -> Authorization> = None;
+    connection.authorizer(nobody).map_err(|error| unusable(&error))?;
+    let nothing: Option<fn() -> bool> = None;
+    connection.progress_handler(0, nothing).map_err(|error| unusable(&error))?;
+    if query.access == Access::Write && !connection.is_autocommit() {
+        let end = if result.is_ok() { "COMMIT" } else { "ROLLBACK" };
+        connection.execute_batch(end).map_err(|error| failure(&error, &until, Refused::Nothing))?;
+    }
+    result
+}
+
+enum Trouble {
+    Sqlite(rusqlite::Error),
+    Failure(SqlFailure),
+}
+
+impl From<rusqlite::Error> for Trouble {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl From<SqlFailure> for Trouble {
+    fn from(failure: SqlFailure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+fn statement(connection: &Connection, query: &SqlQuery) -> Result<SqlResult, Trouble> {
+    let mut batch = Batch::new(connection, &query.statement);
+    let Some(mut statement) = batch.next()? else {
+        return Err(statement_error("SQLITE_MISUSE", "there is no statement").into());
+    };
+    if batch.next()?.is_some() {
+        return Err(statement_error("SQLITE_MISUSE", "there is more than one statement").into());
+    }
+    bind(&mut statement, &query.parameters)?;
+    let columns = statement.column_names().into_iter().map(str::to_owned).collect::<Vec<_>>();
+    let width = columns.len();
+    let reads = statement.readonly();
+    let mut growing = Growing::new(query, columns);
+    let mut rows = statement.raw_query();
+    while let Some(row) = rows.next()? {
+        let values = (0..width).map(|index| row.get_ref(index).map(value));
+        growing.push(values.collect::<Result<_, _>>()?)?;
+    }
+    drop(rows);
+    if !reads {
+        growing.result.affected = connection.changes();
+    }
+    Ok(growing.result)
+}
+
+/// `$1`, `?1`, `:1` and `@1` are the first parameter; so is the first of those without a number.
+fn bind(statement: &mut Statement<'_>, parameters: &[Value]) -> Result<(), Trouble> {
+    let mut used = 0;
+    for index in 1..=statement.parameter_count() {
+        let name = statement.parameter_name(index);
+        let number = match name {
+            Some(name) => name[1..].parse().map_err(|_| {
+                statement_error("SQLITE_MISUSE", format!("the parameter {name:?} is not numbered"))
+            })?,
+            None => index,
+        };
+        let parameter = number.checked_sub(1).and_then(|number: usize| parameters.get(number));
+        let Some(parameter) = parameter else {
+            let message = format!("there is no parameter {number}: {} were given", parameters.len());
+            return Err(statement_error("SQLITE_RANGE", message).into());
+        };
+        used = used.max(number);
+        statement.raw_bind_parameter(index, sql_value(parameter))?;
+    }
+    if used < parameters.len() {
+        let message = format!("{} parameters were given, and {used} are used", parameters.len());
+        return Err(statement_error("SQLITE_RANGE", message).into());
+    }
+    Ok(())
+}
+
+fn sql_value(value: &Value) -> SqlValue {
+    match value {
+        Value::Null => SqlValue::Null,
+        Value::Bool(value) => SqlValue::Integer((*value).into()),
+        Value::Number(number) => match number.as_i64() {
+            Some(integer) => SqlValue::Integer(integer),
+            None => SqlValue::Real(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        Value::String(text) => SqlValue::Text(text.clone()),
+        other => match values::from_base64(other) {
+            Some(bytes) => SqlValue::Blob(bytes),
+            None => SqlValue::Text(other.to_string()),
+        },
+    }
+}
+
+fn value(value: ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(integer) => integer.into(),
+        ValueRef::Real(real) => values::float(real),
+        ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned().into(),
+        ValueRef::Blob(bytes) => values::base64(bytes),
+    }
+}
+
+/// What an authorizer has refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Refused {
+    Nothing,
+    /// What [`Access::Write`] would allow.
+    Writing,
+    /// What nobody may.
+    Anything,
+}
+
+impl From<u8> for Refused {
+    fn from(number: u8) -> Self {
+        match number {
+            0 => Self::Nothing,
+            1 => Self::Writing,
+            _ => Self::Anything,
+        }
+    }
+}
+
+fn authorize(access: Access, context: &AuthContext<'_>, refused: &AtomicU8) -> Authorization {
+    let needs = match context.action {
+        AuthAction::Function { function_name } if function_name.eq_ignore_ascii_case("load_extension") => {
+            None
+        }
+        AuthAction::Select
+        | AuthAction::Read { .. }
+        | AuthAction::Function { .. }
+        | AuthAction::Recursive => Some(Access::Read),
+        AuthAction::Insert { .. }
+        | AuthAction::Update { .. }
+        | AuthAction::Delete { .. }
+        | AuthAction::CreateIndex { .. }
+        | AuthAction::CreateTable { .. }
+        | AuthAction::CreateTrigger { .. }
+        | AuthAction::CreateView { .. }
+        | AuthAction::CreateVtable { .. }
+        | AuthAction::DropIndex { .. }
+        | AuthAction::DropTable { .. }
+        | AuthAction::DropTrigger { .. }
+        | AuthAction::DropView { .. }
+        | AuthAction::DropVtable { .. }
+        | AuthAction::AlterTable { .. }
+        | AuthAction::Reindex { .. }
+        | AuthAction::Analyze { .. } => Some(Access::Write),
+        // What is not known is not allowed.
+        _ => None,
+    };
+    match needs {
+        Some(needs) if needs <= access => Authorization::Allow,
+        Some(_) => {
+            refused.fetch_max(Refused::Writing as u8, Ordering::Relaxed);
+            Authorization::Deny
+        }
+        None => {
+            refused.fetch_max(Refused::Anything as u8, Ordering::Relaxed);
+            Authorization::Deny
+        }
+    }
+}
+
+fn failure(error: &rusqlite::Error, until: &Until, refused: Refused) -> SqlFailure {
+    match (refused, error.sqlite_error_code()) {
+        (Refused::Anything, _) => {
+            statement_error("SQLITE_AUTH", "statements may not do this here: it reaches beyond one statement")
+        }
+        (Refused::Writing, _) | (_, Some(ErrorCode::ReadOnly)) => SqlFailure::ReadOnly,
+        (_, Some(ErrorCode::OperationInterrupted)) => SqlFailure::Timeout,
+        (_, Some(ErrorCode::DatabaseBusy)) if until.is_over() => SqlFailure::Timeout,
+        (
+            _,
+            Some(
+                ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::DatabaseCorrupt
+                | ErrorCode::DiskFull
+                | ErrorCode::CannotOpen
+                | ErrorCode::OutOfMemory
+                | ErrorCode::NotADatabase,
+            ),
+        ) => unusable(error),
+        (_, Some(code)) => statement_error(format!("{code:?}"), error.to_string()),
+        (_, None) => statement_error("SQLITE_ERROR", error.to_string()),
+    }
+}
+
+fn unusable(error: &rusqlite::Error) -> SqlFailure {
+    SqlFailure::Unavailable(format!("SQLite: {error}"))
+}

@@ -10,13 +10,14 @@ Measures Cardan beside its peers and prints the table.
 
 cardan-bench [OPTIONS] [PART...]
 
-  PART             calls, scaling, load, memory, gateway; all by default
+  PART             calls, scaling, load, life, memory, gateway; all by default
   --rows TEXT      report only rows whose name contains TEXT
   --rounds N       how often each variant has its turn (default 8)
   --spin JOB/VAR   for a profiler: only repeat one variant for 5 s, as in: echo 1 KB/fresh
   --quick          a smoke run: few and short turns, figures mean little
   --guests DIR     directory of the prebuilt guests (default: found from here)
   --cardan FILE    the `cardan` binary for the gateway row (default: target/release/cardan)
+  --go FILE        the Go compiler, for the rows about a large module
   --json FILE      write the rows as JSON
   --markdown FILE  write the table with a description of the machine, and a plot beside it (.svg)";
 
@@ -51,6 +52,7 @@ pub(crate) struct Args {
     pub(crate) quick: bool,
     pub(crate) guests: PathBuf,
     pub(crate) cardan: PathBuf,
+    pub(crate) go: Option<PathBuf>,
     pub(crate) json: Option<PathBuf>,
     pub(crate) markdown: Option<PathBuf>,
 }
@@ -66,6 +68,7 @@ impl Args {
             quick: false,
             guests: root.join("guests/prebuilt"),
             cardan: root.join("target/release/cardan"),
+            go: None,
             json: None,
             markdown: None,
         };
@@ -83,6 +86,7 @@ impl Args {
                 "--rounds" => args.rounds = value()?.parse().context("--rounds wants a number")?,
                 "--guests" => args.guests = value()?.into(),
                 "--cardan" => args.cardan = value()?.into(),
+                "--go" => args.go = Some(value()?.into()),
                 "--json" => args.json = Some(value()?.into()),
                 "--markdown" => args.markdown = Some(value()?.into()),
                 "--memory-probe" => {

@@ -15,17 +15,17 @@ const CACHED_LOADS: usize = 10;
 
 /// Durations of one way to load.
 #[derive(Default)]
-struct Loads(Vec<u64>);
+pub(crate) struct Loads(Vec<u64>);
 
 impl Loads {
-    fn time<T>(&mut self, load: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(crate) fn time<T>(&mut self, load: impl FnOnce() -> Result<T>) -> Result<T> {
         let start = Instant::now();
         let loaded = load()?;
         self.0.push(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
         Ok(loaded)
     }
 
-    fn figure(mut self) -> Figure {
+    pub(crate) fn figure(mut self) -> Figure {
         self.0.sort_unstable();
         let at = |percent: usize| self.0.get(self.0.len() * percent / 100).copied().unwrap_or(0) as f64;
         Figure::Time(Timing { p50_ns: at(50), p99_ns: at(99) })

@@ -8,6 +8,7 @@ mod args;
 mod calls;
 mod contest;
 mod gateway;
+mod life;
 mod load;
 mod machine;
 mod memory;
@@ -57,6 +58,7 @@ const PARTS: &[Part] = &[
     Part { name: "calls", rows: calls::rows },
     Part { name: "scaling", rows: scaling::rows },
     Part { name: "load", rows: load::rows },
+    Part { name: "life", rows: life::rows },
     Part { name: "memory", rows: memory::rows },
     Part { name: "gateway", rows: gateway::rows },
 ];

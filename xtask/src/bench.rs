@@ -1,7 +1,9 @@
 //! Benchmarks beside peers. They have a workspace and lock file of their own: peers bring other versions of
 //! wasmtime, one of which declares a newer Rust than it needs.
 
+use std::ffi::OsString;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::Result;
 
@@ -27,6 +29,16 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
         .arg(root.join("target/release/cardan"))
         .arg("--markdown")
         .arg(root.join("docs/benchmarks.md"))
+        .args(go(root))
         .args(arguments);
     tool::run(&mut measure)
+}
+
+/// The option that names the Go compiler, if there is one.
+fn go(root: &Path) -> Vec<OsString> {
+    let found = tool::go(root).into_iter().find(|go| {
+        let mut version = Command::new(go.get_program());
+        version.arg("version").output().is_ok_and(|ran| ran.status.success())
+    });
+    found.into_iter().flat_map(|go| ["--go".into(), go.get_program().to_owned()]).collect()
 }

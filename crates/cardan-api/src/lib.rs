@@ -21,6 +21,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod manifest;
 pub mod path;
+pub mod snapshot;
 pub mod verdict;
 
 pub use capability::Capability;
@@ -31,4 +32,5 @@ pub use grants::Grants;
 pub use hook::{Attributes, BodyNeed, Hook, Phase};
 pub use instance::InstanceMode;
 pub use limits::Limits;
+pub use snapshot::SnapshotPolicy;
 pub use verdict::{Flow, Verdict};

@@ -23,6 +23,7 @@ use crate::dialect::Dialect;
 use crate::fault::FaultPolicy;
 use crate::hook::{BodyNeed, Phase};
 use crate::instance::InstanceMode;
+use crate::snapshot::SnapshotPolicy;
 
 pub use abi::Abi;
 pub use grants::{
@@ -59,6 +60,9 @@ pub struct PluginEntry {
     /// How long its instances live; `fresh` unless said otherwise.
     #[serde(default)]
     pub instance: Option<InstanceMode>,
+    /// Whether initialisation runs once, when it is loaded, and calls begin where that ended.
+    #[serde(default)]
+    pub snapshot: SnapshotPolicy,
     /// Handed to the plugin with every event, and through `config_get`. What the plugin's manifest has
     /// defaults for may be left out.
     #[serde(default)]
@@ -95,6 +99,7 @@ impl PluginEntry {
             abi: None,
             dialect: None,
             instance: None,
+            snapshot: SnapshotPolicy::default(),
             config: BTreeMap::new(),
             limits: LimitsEntry::default(),
             grants: GrantsEntry::default(),

@@ -39,6 +39,8 @@ pub(crate) fn run(shared: &Shared, args: &Inspect) -> Result<(), Failure> {
         Format::Json => {
             let mut document = serde_json::to_value(&found).map_err(Failure::failed)?;
             document["loads"] = json!(loads.is_ok());
+            document["snapshot"] =
+                json!(loads.as_ref().ok().map(|plugin| plugin.snapshot_state().to_string()));
             document["load_error"] = json!(loads.as_ref().err().map(ToString::to_string));
             document["manifest"] = manifest_json(&resolved);
             output::json(&document)
@@ -134,6 +136,10 @@ fn text(found: &Inspection, loads: &Result<Plugin, cardan::Error>) -> String {
         ("asks for", list(&capabilities)),
         ("sha256", found.digest.clone()),
         ("size", format!("{} bytes in {} module(s)", found.size_bytes, found.modules)),
+        (
+            "snapshot",
+            loads.as_ref().map_or_else(|_| "-".to_owned(), |plugin| plugin.snapshot_state().to_string()),
+        ),
         (
             "loads",
             match loads {

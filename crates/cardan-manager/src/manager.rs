@@ -307,6 +307,7 @@ impl Manager {
             .version(&spec.version)
             .life_reason(reason)
             .mode(spec.mode)
+            .snapshot(spec.snapshot)
             .limits(spec.limits.clone())
             .ready_instances(spec.ready)
             .config_object(&spec.config)

@@ -8,6 +8,7 @@ use std::time::Duration;
 use cardan_api::manifest::Abi;
 use cardan_api::{
     BodyNeed, Capability, Dialect, FaultPolicy, Grants, InstanceMode, Limits, NamedHook, Phase,
+    SnapshotPolicy,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -31,6 +32,8 @@ pub struct PluginSpec {
     pub dialect: Option<Dialect>,
     /// How long its instances live.
     pub mode: InstanceMode,
+    /// Whether initialisation runs once, when it is loaded.
+    pub snapshot: SnapshotPolicy,
     /// Instances to keep ready.
     pub ready: u32,
     /// What it may use up.
@@ -132,6 +135,7 @@ impl PluginSpec {
             abi: None,
             dialect: None,
             mode: InstanceMode::default(),
+            snapshot: SnapshotPolicy::default(),
             ready: 0,
             limits: Limits::default(),
             config: Value::Object(serde_json::Map::new()),
@@ -155,9 +159,9 @@ impl PluginSpec {
         // Taken apart without `..`, so that a new field is not forgotten here.
         #[rustfmt::skip]
         let Self {
-            name, version: _, source, sha256, abi, dialect, mode, ready, limits, config, grants, bindings: _,
-            elsewhere: _, manifest: _, about: _, config_schema: _, requested, owner: _, health: _, tick: _,
-            versions_kept: _,
+            name, version: _, source, sha256, abi, dialect, mode, snapshot, ready, limits, config, grants,
+            bindings: _, elsewhere: _, manifest: _, about: _, config_schema: _, requested, owner: _, health: _,
+            tick: _, versions_kept: _,
         } = other;
         self.name == *name
             && self.source == *source
@@ -165,6 +169,7 @@ impl PluginSpec {
             && self.abi == *abi
             && self.dialect == *dialect
             && self.mode == *mode
+            && self.snapshot == *snapshot
             && self.ready == *ready
             && self.limits == *limits
             && self.config == *config

@@ -5,7 +5,9 @@
 //! it serves every plugin that fits a slot. *Roomy* allocates on demand, for the others and where the
 //! kernel or an address-space limit does not allow a pool. *Metered* counts fuel.
 
+mod baseline;
 pub(crate) mod cache;
+pub(crate) mod compiler;
 pub(crate) mod dirty_pages;
 pub(crate) mod nursery;
 pub(crate) mod ticker;
@@ -28,6 +30,7 @@ use crate::plugin::PluginBuilder;
 use crate::source::Source;
 use crate::{Error, Plugin};
 use cache::CompileCache;
+use compiler::Compiler;
 use dirty_pages::DirtyPages;
 use nursery::Nursery;
 use ticker::Ticker;
@@ -60,6 +63,9 @@ const GUEST_STACK_BYTES_RANGE: RangeInclusive<u32> = 64 << 10..=1 << 20;
 /// Functions of a guest that are named when it is stopped, the innermost ones.
 const BACKTRACE_FRAMES_MAX: usize = 32;
 
+/// Modules of this size begin with the baseline compiler, unless the embedder says otherwise.
+const BASELINE_BYTES_MIN: u64 = 1 << 20;
+
 /// Where the fresh instance of a call comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Isolation {
@@ -70,6 +76,15 @@ pub enum Isolation {
     Auto,
     /// Always a new one, whatever the kernel reports.
     Strict,
+}
+
+/// Which compiler made a plugin's code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// The one that is done soon. Better code is on its way.
+    Baseline,
+    /// The one whose code runs fast.
+    Optimised,
 }
 
 /// What an [`Engine`] is made of. The default suits a program that embeds some plugins.
@@ -90,6 +105,10 @@ pub struct EngineConfig {
     /// plugins, since compiled code of one engine checks against one bound. A guest that needs more is
     /// stopped: [`Fault::Trap`](cardan_api::Fault::Trap).
     pub stack_bytes: Option<u32>,
+    /// Modules of at least so many bytes that are not in the compile cache begin with code that is made soon and
+    /// runs slower, while better code is compiled in the background. `None` means 1 MiB; `u64::MAX` is never.
+    /// Not for plugins whose instances are shared, which would lose what they remember, and not with fuel.
+    pub baseline_bytes_min: Option<u64>,
     /// Where fresh instances come from.
     pub isolation: Isolation,
     /// What carries out the HTTP requests that guests are granted, if [`Services::http`] does not. Without
@@ -106,6 +125,7 @@ impl fmt::Debug for EngineConfig {
             .field("pool_instances", &self.pool_instances)
             .field("memory_bytes_max", &self.memory_bytes_max)
             .field("stack_bytes", &self.stack_bytes)
+            .field("baseline_bytes_min", &self.baseline_bytes_min)
             .field("isolation", &self.isolation)
             .field("http", &self.http.is_some())
             .field("services", &self.services)
@@ -135,6 +155,9 @@ struct Shared {
     pooled: Result<wasmtime::Engine, String>,
     roomy: OnceLock<wasmtime::Engine>,
     metered: OnceLock<wasmtime::Engine>,
+    /// `None` where the baseline compiler does not know the machine.
+    baseline: OnceLock<Option<wasmtime::Engine>>,
+    compiler: Compiler,
     cache: Option<CompileCache>,
     ticker: Arc<Ticker>,
     nursery: Arc<Nursery>,
@@ -200,6 +223,8 @@ impl Engine {
             pooled,
             roomy: OnceLock::new(),
             metered: OnceLock::new(),
+            baseline: OnceLock::new(),
+            compiler: Compiler::default(),
             cache,
             ticker,
             nursery,
@@ -292,6 +317,25 @@ impl Engine {
         Ok(made.get_or_init(|| engine))
     }
 
+    /// The engine of the baseline compiler, which allocates on demand: nothing stays with it for long.
+    pub(crate) fn baseline(&self) -> Option<&wasmtime::Engine> {
+        let made = self.shared.baseline.get_or_init(|| {
+            let made = wasmtime::Engine::new(&baseline::config(base_config(&self.shared.config)));
+            let made = made.inspect_err(|error| tracing::debug!("no baseline compiler here: {error:#}")).ok();
+            made.inspect(|engine| self.shared.ticker.drive(engine))
+        });
+        made.as_ref()
+    }
+
+    /// Whether a module of this size is worth two compilations.
+    pub(crate) fn is_large(&self, bytes: u64) -> bool {
+        bytes >= self.shared.config.baseline_bytes_min.unwrap_or(BASELINE_BYTES_MIN)
+    }
+
+    pub(crate) fn compiler(&self) -> &Compiler {
+        &self.shared.compiler
+    }
+
     /// The room for a plugin with these limits, unless its modules turn out not to fit there.
     pub(crate) fn room_at_first(&self, limits: &cardan_api::Limits) -> Room {
         if limits.fuel.is_some() {
@@ -316,7 +360,7 @@ impl Engine {
 }
 
 /// Bytes of one linear memory in the pool.
-fn slot_bytes() -> u64 {
+pub(crate) fn slot_bytes() -> u64 {
     cardan_api::Limits::default().memory_bytes_max
 }
 

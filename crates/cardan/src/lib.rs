@@ -33,10 +33,10 @@ mod source;
 
 pub use abi::Abi;
 pub use abi::extism::manifest::{Manifest, MemoryLimits, WasmEntry};
-pub use abi::extism::{GuestOutput, Report};
-pub use cardan_api::{self as api, Capability, Fault, Grants, InstanceMode, Limits};
+pub use abi::extism::{GuestOutput, Report, SnapshotState};
+pub use cardan_api::{self as api, Capability, Fault, Grants, InstanceMode, Limits, SnapshotPolicy};
 pub use dialect::{Circumstances, Dialect};
-pub use engine::{Engine, EngineConfig, Isolation};
+pub use engine::{Engine, EngineConfig, Isolation, Tier};
 pub use error::{Error, ErrorKind};
 pub use grants::{
     Cache, CacheClaim, CacheKey, CacheLookup, HttpClient, HttpExchange, HttpFailure, HttpReply, KvEntry,

@@ -11,13 +11,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use cardan_api::{Fault, InstanceMode, Verdict};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::abi::extism::{Call, CoreDumps, Guest, Report, Vars};
+use crate::abi::extism::{Call, CoreDumps, Guest, Later, Report, SnapshotState, Stage, Vars};
 use crate::dialect::{Circumstances, Dialect, Spoken};
+use crate::engine::{Engine, Tier};
 use crate::error::ErrorKind;
 use crate::grants::{LogTail, PluginLog};
 use crate::limits::{CancelHandle, Tally};
@@ -45,9 +47,48 @@ struct Admitted {
     dialect: Option<Dialect>,
     inspection: Inspection,
     log: Arc<PluginLog>,
-    pool: Arc<Pool>,
+    serving: ArcSwap<Serving>,
     core_dumps: Arc<CoreDumps>,
     tally: Arc<Tally>,
+}
+
+/// What calls are made with at this moment.
+struct Serving {
+    pool: Arc<Pool>,
+    tier: Tier,
+    snapshot: SnapshotState,
+}
+
+impl Admitted {
+    /// Has better code compiled in the background, and calls made with it once it is there. Whoever holds an
+    /// instance goes on with that.
+    fn improve(self: &Arc<Self>, engine: &Engine, later: Later) {
+        let (weak, name) = (Arc::downgrade(self), self.name.clone());
+        let asked = engine.compiler().later(move || {
+            // Nobody is left to call it, and compiling is most of the work.
+            if weak.strong_count() == 0 {
+                return;
+            }
+            let improved = later.link().and_then(|stage| match weak.upgrade() {
+                Some(admitted) => admitted.take_over(stage),
+                None => Ok(()),
+            });
+            if let Err(error) = improved {
+                tracing::warn!(plugin = %name, %error, "no better code: the plugin stays with what was made first");
+            }
+        });
+        if !asked {
+            tracing::warn!(plugin = %self.name, "no better code: the plugin stays with what was made first");
+        }
+    }
+
+    fn take_over(&self, stage: Stage) -> Result<(), Error> {
+        let pool = self.serving.load().pool.successor(stage.template);
+        // The first instance is not to be some caller's work, and shows that there can be any.
+        pool.stock(runtime::block_on(pool.make())?);
+        self.serving.store(Arc::new(Serving { pool, tier: stage.tier, snapshot: stage.snapshot }));
+        Ok(())
+    }
 }
 
 impl fmt::Debug for Plugin {
@@ -108,6 +149,20 @@ impl Plugin {
         self.admitted.mode
     }
 
+    /// Which compiler made the code that the next call runs.
+    pub fn tier(&self) -> Tier {
+        self.admitted.serving.load().tier
+    }
+
+    /// Whether instances begin where initialisation ended, and if not, why.
+    pub fn snapshot_state(&self) -> SnapshotState {
+        self.admitted.serving.load().snapshot.clone()
+    }
+
+    fn pool(&self) -> Arc<Pool> {
+        self.admitted.serving.load().pool.clone()
+    }
+
     /// What its guests logged lately: lines after the one with the number `after`, 0 for all that are kept,
     /// and at most `max` of them. 1,000 lines, or 256 KiB, are kept.
     pub fn log_tail(&self, after: u64, max: usize) -> LogTail {
@@ -122,17 +177,17 @@ impl Plugin {
 
     /// Whether `export` is there and can be called.
     pub fn has_export(&self, export: &str) -> bool {
-        self.admitted.pool.template.is_callable(export)
+        self.admitted.serving.load().pool.template.is_callable(export)
     }
 
     /// How many instances are ready for a call to come.
     pub fn ready_instances(&self) -> usize {
-        self.admitted.pool.ready_count()
+        self.admitted.serving.load().pool.ready_count()
     }
 
     /// What its instances use at this moment, and have used since it was loaded.
     pub fn usage(&self) -> Usage {
-        let Admitted { pool, tally, .. } = &*self.admitted;
+        let (pool, tally) = (self.pool(), &self.admitted.tally);
         Usage {
             instances: tally.alive.load(Ordering::Relaxed),
             ready: pool.ready_count(),
@@ -173,10 +228,10 @@ impl Plugin {
     /// When the guest's initialisation fails.
     pub fn instance(&self) -> Result<PluginInstance, Error> {
         let vars = Arc::<Vars>::default();
-        let pool = &self.admitted.pool;
+        let pool = self.pool();
         let guest = runtime::block_on(pool.with_room(|| pool.template.instantiate(vars.clone())));
         let guest = guest.map_err(|error| error.of(&self.admitted.name))?;
-        Ok(PluginInstance { plugin: self.clone(), guest: guest.kept_as_it_is() })
+        Ok(PluginInstance { plugin: self.clone(), guest: guest.kept_as_it_is(), pool })
     }
 
     /// Asks the plugin at a hook. `held` is the visit's place for an instance; what the plugin's mode
@@ -249,8 +304,8 @@ impl Plugin {
                     Some(kept) => kept,
                     None => {
                         let permit;
-                        (permit, call.deadline) = self.admitted.pool.permit(call.deadline).await?;
-                        let pool = self.admitted.pool.clone();
+                        let pool = self.pool();
+                        (permit, call.deadline) = pool.permit(call.deadline).await?;
                         Kept { guest: pool.take().await?, permit, pool }
                     }
                 };
@@ -270,7 +325,7 @@ impl Plugin {
     }
 
     async fn in_pool(&self, mut call: Call<'_>) -> Result<Vec<u8>, Error> {
-        let pool = &self.admitted.pool;
+        let pool = self.pool();
         let _permit: Permit;
         (_permit, call.deadline) = pool.permit(call.deadline).await?;
         let mut guest = pool.take().await?;
@@ -301,6 +356,8 @@ impl Plugin {
 pub struct PluginInstance {
     plugin: Plugin,
     guest: Guest,
+    /// Where the guest came from.
+    pool: Arc<Pool>,
 }
 
 impl fmt::Debug for PluginInstance {
@@ -344,7 +401,7 @@ impl PluginInstance {
     /// A program has run to its end: the next call gets a new instance. Variables are gone, the
     /// configuration is not.
     async fn renew(&mut self) -> Result<(), Error> {
-        let pool = &self.plugin.admitted.pool;
+        let pool = &self.pool;
         let heritage = self.guest.heritage();
         self.guest = pool.with_room(|| pool.template.succeed(heritage.clone())).await?.kept_as_it_is();
         Ok(())

@@ -29,13 +29,10 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 /// A plugin's instances.
 pub(crate) struct Pool {
     pub(crate) template: Template,
-    pub(crate) vars: Arc<Vars>,
+    plan: PoolPlan,
     mode: InstanceMode,
     ready_wanted: usize,
     ready_max: usize,
-    permits: Arc<Semaphore>,
-    queue_max: usize,
-    waiting: AtomicUsize,
     /// What each visit's instance is taken from beside the permits, and how much of it.
     visit_slots: Option<(VisitSlots, u32)>,
     nursery: Arc<Nursery>,
@@ -78,12 +75,31 @@ pub(crate) struct Permit {
     visit_slots: Option<OwnedSemaphorePermit>,
 }
 
+/// What a plugin's pools have in common, while one takes the place of another.
+pub(crate) struct Common {
+    permits: Arc<Semaphore>,
+    queue_max: usize,
+    waiting: AtomicUsize,
+    pub(crate) vars: Arc<Vars>,
+}
+
+impl Common {
+    /// With so many instances at once, and so many calls that may wait for one of them.
+    pub(crate) fn new(instances_max: u32, queue_max: u32) -> Arc<Self> {
+        Arc::new(Self {
+            permits: Arc::new(Semaphore::new(instances_max.max(1) as usize)),
+            queue_max: queue_max as usize,
+            waiting: AtomicUsize::new(0),
+            vars: Arc::default(),
+        })
+    }
+}
+
 /// What the pool is set up with.
+#[derive(Clone)]
 pub(crate) struct PoolPlan {
     pub(crate) mode: InstanceMode,
-    pub(crate) instances_max: u32,
-    /// Calls that may wait for one of them.
-    pub(crate) queue_max: u32,
+    pub(crate) common: Arc<Common>,
     /// Instances to keep ready ahead of calls.
     pub(crate) ready_wanted: u32,
     pub(crate) nursery: Arc<Nursery>,
@@ -94,20 +110,17 @@ pub(crate) struct PoolPlan {
 impl Pool {
     pub(crate) fn new(template: Template, plan: PoolPlan) -> Arc<Self> {
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let ready_wanted = plan.ready_wanted.min(plan.instances_max) as usize;
+        let ready_wanted = plan.ready_wanted as usize;
         let slots = template.pool_slots();
         let visits = plan.mode == InstanceMode::Visit && slots > 0;
         Arc::new_cyclic(|this| Self {
             template,
-            vars: Arc::default(),
             mode: plan.mode,
             ready_wanted,
             ready_max: ready_wanted + threads * KEPT_PER_THREAD,
-            permits: Arc::new(Semaphore::new(plan.instances_max.max(1) as usize)),
-            queue_max: plan.queue_max as usize,
-            waiting: AtomicUsize::new(0),
-            visit_slots: visits.then_some((plan.visit_slots, slots)),
-            nursery: plan.nursery,
+            visit_slots: visits.then(|| (plan.visit_slots.clone(), slots)),
+            nursery: plan.nursery.clone(),
+            plan,
             this: this.clone(),
             asked: AtomicBool::new(false),
             listed: AtomicBool::new(false),
@@ -116,13 +129,18 @@ impl Pool {
         })
     }
 
+    /// A pool that can take this one's place.
+    pub(crate) fn successor(&self, template: Template) -> Arc<Self> {
+        Self::new(template, self.plan.clone())
+    }
+
     /// Waits for the right to an instance, at most as long as the call may take. Returns what is left of
     /// that time.
     pub(crate) async fn permit(
         &self,
         deadline: Option<Duration>,
     ) -> Result<(Permit, Option<Duration>), Error> {
-        let own = self.acquire(&self.permits, 1, deadline).await?;
+        let own = self.acquire(&self.plan.common.permits, 1, deadline).await?;
         let (instance, deadline) = own.ok_or_else(|| {
             busy(
                 "all instances of the plugin are in use; raise limits.instances of the plugin \
@@ -156,11 +174,11 @@ impl Pool {
         if let Ok(permit) = permits.clone().try_acquire_many_owned(count) {
             return Ok(Some((permit, left)));
         }
-        let _waiting = Waiting::enter(&self.waiting, self.queue_max).ok_or_else(|| {
+        let Common { waiting, queue_max, .. } = &*self.plan.common;
+        let _waiting = Waiting::enter(waiting, *queue_max).ok_or_else(|| {
             busy(format!(
-                "{} calls wait for an instance already; raise limits.queue of the plugin (Limits::queue_max) to \
-                 let more wait, or limits.instances to have them served",
-                self.queue_max
+                "{queue_max} calls wait for an instance already; raise limits.queue of the plugin \
+                 (Limits::queue_max) to let more wait, or limits.instances to have them served"
             ))
         })?;
         Ok(acquire(permits, count, left).await)
@@ -168,7 +186,7 @@ impl Pool {
 
     /// How many calls wait for an instance to be free.
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        self.plan.common.waiting.load(Ordering::Relaxed)
     }
 
     /// A ready instance, else one that can be put back to its beginning, else a new one.
@@ -179,7 +197,8 @@ impl Pool {
         }
         match ready.or_else(|| self.put_back_used()) {
             Some(guest) => Ok(guest),
-            None => self.make().await,
+            // Apart: a call that finds one ready does not carry the room for making one.
+            None => Box::pin(self.make()).await,
         }
     }
 
@@ -193,9 +212,13 @@ impl Pool {
         }
     }
 
+    pub(crate) fn vars(&self) -> &Arc<Vars> {
+        &self.plan.common.vars
+    }
+
     /// A new instance for the plugin's calls.
     pub(crate) async fn make(&self) -> Result<Guest, Error> {
-        self.with_room(|| self.template.instantiate(self.vars.clone())).await
+        self.with_room(|| self.template.instantiate(self.vars().clone())).await
     }
 
     /// Makes a new instance. If the process has no room for one, used instances of this and of other
@@ -324,7 +347,7 @@ impl Nursed for Pool {
                 }
                 continue;
             }
-            match runtime::block_on(self.template.instantiate(self.vars.clone())) {
+            match runtime::block_on(self.template.instantiate(self.vars().clone())) {
                 Ok(guest) => lock(&self.idle).ready.push(guest),
                 Err(error) => {
                     // The next call makes its own instance and reports why it cannot.

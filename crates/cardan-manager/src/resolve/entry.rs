@@ -69,6 +69,7 @@ fn identify(
     spec.sha256 = entry.sha256.clone().or_else(|| described.sha256.clone());
     spec.abi = entry.abi.or(described.abi);
     spec.dialect = entry.dialect.or(described.dialect);
+    spec.snapshot = entry.snapshot;
     spec.mode = entry.instance.or(described.mode).unwrap_or_default();
     spec.about = described.about.clone();
     Ok(())

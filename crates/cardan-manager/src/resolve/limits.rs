@@ -58,7 +58,9 @@ pub(super) fn check_modest(limits: &LimitsEntry) -> Result<(), String> {
     if limits.table_elements.is_some_and(|elements| elements > MANIFEST_COUNT_MAX) {
         return too_much("table_elements", MANIFEST_COUNT_MAX.to_string());
     }
-    for (key, count, most) in [("instances", limits.instances, 1024), ("ready", limits.ready, 16)] {
+    for (key, count, most) in
+        [("instances", limits.instances, 1024), ("ready", limits.ready, 16), ("queue", limits.queue, 10_000)]
+    {
         if count.is_some_and(|count| count > most) {
             return too_much(key, most.to_string());
         }

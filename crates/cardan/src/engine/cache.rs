@@ -1,6 +1,6 @@
 //! Compiled code on disk, so that a module is compiled once and never again.
 //!
-//! A file's name is the digest of everything its content depends on: the module's bytes, what was done
+//! A file's name is the digest of everything its content depends on: the module's own digest, what was done
 //! to them before compiling, and the compiling engine's own compatibility hash. What is found under that
 //! name is mapped and *executed*, so the directory has to belong to this user alone; that is checked when
 //! it is opened, and for each file. `docs/adr/0003-engine-settings.md` says why there is no checksum.
@@ -48,12 +48,16 @@ impl CompileCache {
         }
     }
 
-    /// The compiled form of `wasm` after `recipe`, from disk if it is there. Trouble with the cache is
-    /// logged and never fails a load.
+    /// The compiled form, if it is there, of the module with the digest `wasm` after `recipe`.
+    pub(crate) fn find(&self, engine: &wasmtime::Engine, wasm: &str, recipe: &str) -> Option<Module> {
+        self.read(engine, &self.path(engine, wasm, recipe))
+    }
+
+    /// The same, compiled now if need be. Trouble with the cache is logged and never fails a load.
     pub(crate) fn get_or_compile(
         &self,
         engine: &wasmtime::Engine,
-        wasm: &[u8],
+        wasm: &str,
         recipe: &str,
         compile: impl FnOnce() -> Result<Module, String>,
     ) -> Result<Module, String> {
@@ -72,7 +76,7 @@ impl CompileCache {
         }
     }
 
-    fn path(&self, engine: &wasmtime::Engine, wasm: &[u8], recipe: &str) -> PathBuf {
+    fn path(&self, engine: &wasmtime::Engine, wasm: &str, recipe: &str) -> PathBuf {
         struct Feed(Sha256);
         impl Hasher for Feed {
             fn write(&mut self, bytes: &[u8]) {

@@ -4,17 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use cardan_api::grants::{Grants, HttpScope, Reach};
 use cardan_api::http::{HttpComplete, HttpRequest, HttpResponse};
 use cardan_api::lifecycle::{LifeEvent, LifeReason, PluginLoad, PluginTick, PluginUnload};
-use cardan_api::{Capability, Fault, Hook, InstanceMode, Limits};
+use cardan_api::{Capability, Fault, Hook, InstanceMode, Limits, SnapshotPolicy};
 use serde_json::{Map, Value};
 
 use super::load::LoadQuestion;
-use super::{Admitted, Import, Inspection, Plugin, config_text};
+use super::{Admitted, Import, Inspection, Plugin, Serving, config_text};
 use crate::abi::Abi;
 use crate::abi::extism::manifest::{MAIN, Manifest, NamedModule};
-use crate::abi::extism::{self, CoreDumps, GuestOutput, ImportKind, Linking, inspect};
+use crate::abi::extism::{self, CoreDumps, GuestOutput, ImportKind, Linking, Stage};
 use crate::dialect::{self, Dialect, Spoken};
 use crate::engine::Engine;
 use crate::error::ErrorKind;
@@ -24,9 +25,9 @@ use crate::grants::{
 };
 use crate::host_function::HostFunction;
 use crate::limits::Tally;
-use crate::pool::{Pool, PoolPlan};
+use crate::pool::{Common, Pool, PoolPlan};
 use crate::source::{Content, Source};
-use crate::{Error, module, runtime};
+use crate::{Error, runtime};
 
 /// Options of a plugin to be loaded; see [`Engine::plugin`].
 ///
@@ -58,6 +59,7 @@ pub struct PluginBuilder {
     kept_from: Option<LogLevel>,
     dialect: Option<Dialect>,
     ready_instances: u32,
+    snapshot: SnapshotPolicy,
 }
 
 impl std::fmt::Debug for PluginBuilder {
@@ -91,6 +93,7 @@ impl PluginBuilder {
             kept_from: None,
             dialect: None,
             ready_instances: 0,
+            snapshot: SnapshotPolicy::default(),
         }
     }
 
@@ -219,6 +222,12 @@ impl PluginBuilder {
         self
     }
 
+    /// Whether initialisation runs once, when the plugin is loaded, and instances begin where it ended.
+    pub fn snapshot(mut self, policy: SnapshotPolicy) -> Self {
+        self.snapshot = policy;
+        self
+    }
+
     /// Instances to keep ready ahead of calls, made on another thread.
     pub fn ready_instances(mut self, count: u32) -> Self {
         self.ready_instances = count;
@@ -247,7 +256,7 @@ impl PluginBuilder {
 
     fn modules(&mut self) -> Result<Vec<NamedModule>, Error> {
         match std::mem::replace(&mut self.source, Source::Bytes(Vec::new())).read()? {
-            Content::Module(bytes) => Ok(vec![NamedModule { name: MAIN.to_owned(), bytes }]),
+            Content::Module(bytes) => Ok(vec![NamedModule::new(MAIN.to_owned(), bytes)]),
             Content::Manifest(manifest) => self.adopt(&manifest),
         }
     }
@@ -267,9 +276,8 @@ impl PluginBuilder {
         let budgeted = self.limits.growth_pages_max.is_some();
         let plan = PoolPlan {
             mode: self.mode,
-            instances_max: self.limits.instances_max,
-            queue_max: self.limits.queue_max,
-            ready_wanted: self.ready_instances,
+            common: Common::new(self.limits.instances_max, self.limits.queue_max),
+            ready_wanted: self.ready_instances.min(self.limits.instances_max),
             nursery: self.engine.nursery().clone(),
             visit_slots: self.engine.visit_slots().clone(),
         };
@@ -279,7 +287,8 @@ impl PluginBuilder {
         let load = LoadQuestion::of(inspection.dialect, &inspection.exports, event, &config)?;
         let (core_dumps, tally) = (Arc::<CoreDumps>::default(), Arc::<Tally>::default());
         let linking = Linking {
-            load,
+            load: load.map(Arc::new),
+            snapshot: self.snapshot,
             core_dumps: core_dumps.clone(),
             tally: tally.clone(),
             name: name.clone(),
@@ -292,7 +301,8 @@ impl PluginBuilder {
             wasi: self.wasi,
             functions: self.functions,
         };
-        let template = linking.link(&self.engine)?;
+        let stage = Arc::new(linking).link(&self.engine, &plan.common.vars)?;
+        let Stage { template, tier, snapshot, later } = stage;
         let pool = Pool::new(template, plan);
         if pool.template.is_command() {
             runtime::block_on(pool.template.check_command())?;
@@ -314,11 +324,15 @@ impl PluginBuilder {
             dialect,
             inspection,
             log,
-            pool,
+            serving: ArcSwap::from_pointee(Serving { pool, tier, snapshot }),
             core_dumps,
             tally,
         };
-        Ok(Plugin { admitted: Arc::new(admitted) })
+        let admitted = Arc::new(admitted);
+        if let Some(later) = later {
+            admitted.improve(&self.engine, later);
+        }
+        Ok(Plugin { admitted })
     }
 
     /// Everything that was granted, whichever way.
@@ -371,7 +385,7 @@ impl PluginBuilder {
     fn examine(&self, modules: &[NamedModule]) -> Result<Inspection, Error> {
         let main = modules.iter().find(|module| module.name == MAIN);
         let main = main.ok_or_else(|| Error::format("No wasm files specified in Extism manifest"))?;
-        let found = inspect(&main.bytes)?;
+        let found = main.inspect()?.clone();
         let exports = found.functions.iter().map(String::as_str);
         let dialect = self.dialect.or_else(|| dialect::recognise(exports));
         let hooks = dialect.map(|dialect| hooks(dialect, &found.functions)).unwrap_or_default();
@@ -388,7 +402,7 @@ impl PluginBuilder {
             exports: found.functions,
             imports,
             memories: found.memories,
-            digest: module::digest(&main.bytes),
+            digest: main.digest().to_owned(),
             size_bytes: modules.iter().map(|module| module.bytes.len() as u64).sum(),
             modules: modules.len(),
         })

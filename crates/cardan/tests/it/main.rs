@@ -29,4 +29,6 @@ mod pace;
 mod rewind;
 mod services;
 mod services_http;
+mod snapshot;
+mod tiers;
 mod usage;

@@ -24,6 +24,11 @@ impl Exports {
         Self { functions: functions(main), initialisers: initialisers(main) }
     }
 
+    /// The same of a module whose instances begin initialised.
+    pub(super) fn initialised(self) -> Self {
+        Self { initialisers: Vec::new(), ..self }
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<Export> {
         self.functions.get(name).copied()
     }

@@ -31,7 +31,7 @@ use wasm_encoder::{
 use wasmparser::{ExternalKind, FuncType, FunctionBody, KnownCustom, Operator, Parser, Payload, TypeRef};
 
 /// Bump when the output changes for the same input: it is part of the compile cache's key.
-pub(super) const VERSION: u32 = 5;
+pub(super) const VERSION: u32 = 6;
 
 /// The import module the kernel stands in for.
 pub(super) const ENV: &str = "extism:host/env";
@@ -39,6 +39,8 @@ pub(super) const ENV: &str = "extism:host/env";
 /// Prefix of the names under which the host finds the kernel in a fused module.
 pub(super) const RESERVED: &str = "cardan:";
 pub(super) const START: &str = "cardan:guest/start";
+/// The global that counts the pages a guest with a reserve believes to have.
+pub(super) const RESERVE: &str = "cardan:rewound/reserve";
 
 /// First address that guests may load from and store to; see `kernel.wat`.
 const VISIBLE: i64 = 512;
@@ -410,6 +412,9 @@ impl Sections {
             self.exports.export(&rewound_memory(memory as usize), ExportKind::Memory, memory);
         }
         let reserve = shape.reserve.as_ref().map(|reserve| reserve.global);
+        if let Some(global) = reserve {
+            self.exports.export(RESERVE, ExportKind::Global, global);
+        }
         for (index, global) in globals.iter().copied().chain(reserve).enumerate() {
             self.exports.export(&rewound_global(index), ExportKind::Global, global);
         }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 
+use super::recognise::{Inspection, inspect};
 use crate::{Error, module};
 
 /// Most bytes of a module that is fetched from an address.
@@ -75,6 +77,27 @@ pub struct WasmEntry {
 pub(crate) struct NamedModule {
     pub(crate) name: String,
     pub(crate) bytes: Vec<u8>,
+    found: OnceLock<Inspection>,
+    digest: OnceLock<String>,
+}
+
+impl NamedModule {
+    pub(crate) fn new(name: String, bytes: Vec<u8>) -> Self {
+        Self { name, bytes, found: OnceLock::new(), digest: OnceLock::new() }
+    }
+
+    /// What its imports and exports say. Read once: large modules are megabytes.
+    pub(crate) fn inspect(&self) -> Result<&Inspection, Error> {
+        if let Some(found) = self.found.get() {
+            return Ok(found);
+        }
+        let found = inspect(&self.bytes)?;
+        Ok(self.found.get_or_init(|| found))
+    }
+
+    pub(crate) fn digest(&self) -> &str {
+        self.digest.get_or_init(|| module::digest(&self.bytes))
+    }
 }
 
 impl Manifest {
@@ -122,7 +145,7 @@ impl Manifest {
             if taken {
                 return Err(Error::format(format!("Duplicate module name found in Extism manifest: {name}")));
             }
-            modules.push(NamedModule { name, bytes });
+            modules.push(NamedModule::new(name, bytes));
         }
         Ok(modules)
     }

@@ -13,6 +13,8 @@ pub(crate) struct Inspection {
     pub(crate) functions: Vec<String>,
     /// Declared memories: first and greatest size in bytes.
     pub(crate) memories: Vec<(u64, Option<u64>)>,
+    /// It has a start section.
+    pub(crate) starts: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +62,7 @@ fn read(module: &[u8]) -> wasmparser::Result<Inspection> {
                     found.memories.push((bytes(memory.initial), memory.maximum.map(bytes)));
                 }
             }
+            Payload::StartSection { .. } => found.starts = true,
             Payload::ExportSection(section) => {
                 for export in section {
                     let export = export?;

@@ -26,7 +26,7 @@ pub(crate) struct Shared {
     pub(super) authority: Arc<Authority>,
     pub(super) http_headers: bool,
     pub(super) log: Arc<dyn LogSink>,
-    pub(super) load: Option<LoadQuestion>,
+    pub(super) load: Option<Arc<LoadQuestion>>,
     pub(super) core_dumps: Arc<CoreDumps>,
     pub(super) tally: Arc<Tally>,
     pub(super) may_wait: bool,

@@ -61,6 +61,16 @@ pub(super) struct Linked {
     pub(super) kernel_pages: u32,
 }
 
+impl Linked {
+    /// The same of a module whose instances begin initialised.
+    pub(super) fn initialised(mut self) -> Self {
+        if let Linkage::Fused { start, .. } = &mut self.linkage {
+            *start = None;
+        }
+        self
+    }
+}
+
 /// How the kernel and the guest come together.
 pub(super) enum Linkage {
     /// The kernel is part of the guest.

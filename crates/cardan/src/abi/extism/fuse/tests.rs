@@ -47,8 +47,8 @@ fn every_guest() {
             // 100 memories are the most a validator takes, and the kernel's is one more.
             assert_eq!(name, "memories_100.wat", "{error}");
         }
-        let before = crate::abi::extism::inspect(&module).unwrap();
-        let after = crate::abi::extism::inspect(&fused).unwrap();
+        let before = crate::abi::extism::recognise::inspect(&module).unwrap();
+        let after = crate::abi::extism::recognise::inspect(&fused).unwrap();
         let own = |name: &&String| !name.starts_with(RESERVED);
         assert!(after.functions.iter().filter(own).eq(before.functions.iter()), "{name}");
         let others = |(module, name, _): &&(String, String, _)| !(module == ENV && is_kernel_function(name));
@@ -90,9 +90,9 @@ fn arbitrary_bytes() {
             _ => {}
         }
         if let Ok(fused) = fuse(&module, PLAN) {
-            let _ = crate::abi::extism::inspect(&fused);
+            let _ = crate::abi::extism::recognise::inspect(&fused);
         }
-        let _ = crate::abi::extism::inspect(&module);
+        let _ = crate::abi::extism::recognise::inspect(&module);
         Ok(())
     });
     outcome.unwrap();

@@ -1,0 +1,3 @@
+module large-go
+
+go 1.24

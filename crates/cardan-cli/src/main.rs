@@ -3,13 +3,16 @@
 //! This crate is the rim. It alone reads the command line, the environment and configuration files, and
 //! hands what it finds, resolved, to the crates that act on it.
 
+mod admin;
 mod advice;
 mod args;
 mod call;
 mod config;
 mod demo;
 mod inspect;
+mod otlp;
 mod output;
+mod reload;
 mod schema;
 mod serve;
 mod state;

@@ -164,6 +164,10 @@ impl Access {
         Ok(Self { tokens, local })
     }
 
+    pub(crate) fn asks_for_tokens(&self) -> bool {
+        !self.tokens.now().is_empty()
+    }
+
     /// Who sends a request with this head.
     pub(crate) fn caller(&self, uri: &Uri, headers: &HeaderMap) -> Result<Caller, Problem> {
         let tokens = self.tokens.now();

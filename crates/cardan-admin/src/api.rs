@@ -28,6 +28,7 @@ pub(crate) fn routes() -> Router<App> {
             "/api/v1/plugins/{name}/config",
             get(plugin_config::show).put(plugin_config::put).patch(plugin_config::patch),
         )
+        .route("/api/v1/status", get(observe::status))
         .route("/api/v1/chains", get(observe::chains))
         .route("/api/v1/hooks", get(observe::hooks))
         .route("/api/v1/visits", get(observe::visits))

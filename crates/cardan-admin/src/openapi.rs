@@ -25,7 +25,7 @@ use crate::{health, metrics};
         actions::reload, actions::enable, actions::disable, actions::rollback, actions::canary, actions::promote,
         actions::stop_canary, actions::release, actions::try_it, actions::call,
         logs::all, logs::of_one, logs::heliosproxy, core_dump::request, core_dump::take,
-        observe::chains, observe::hooks, observe::visits, observe::visit, follow::events,
+        observe::status, observe::chains, observe::hooks, observe::visits, observe::visit, follow::events,
         configuration::show, configuration::put, configuration::reload,
         heliosproxy::list, heliosproxy::load, heliosproxy::unload, heliosproxy::reload, heliosproxy::enable,
         heliosproxy::disable, heliosproxy::metrics, kv::read, kv::write, kv::remove,

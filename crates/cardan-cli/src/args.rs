@@ -8,6 +8,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::AdminListen;
+use crate::operate::Verb;
 use crate::output::Format;
 
 /// Runs WebAssembly plugins of many systems, in a gateway or on their own.
@@ -57,6 +58,8 @@ pub(crate) enum Command {
     Validate(Validate),
     /// Print a JSON Schema: of the configuration, of manifests, or of the documents plugins are given and return
     Schema(Schema),
+    #[command(flatten)]
+    Operate(Verb),
 }
 
 #[derive(Debug, clap::Args)]

@@ -10,6 +10,7 @@ mod call;
 mod config;
 mod demo;
 mod inspect;
+mod operate;
 mod otlp;
 mod output;
 mod reload;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Command::Inspect(inspect) => inspect::run(&args.shared, inspect),
         Command::Validate(validate) => validate::run(&args.shared, validate),
         Command::Schema(schema) => schema::run(schema),
+        Command::Operate(verb) => operate::run(verb),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -115,3 +115,46 @@ pub(crate) async fn visit(
     })?;
     Ok(Json((&**record).into()))
 }
+
+/// The process, for those who look after it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ProcessView {
+    version: &'static str,
+    /// Why it is not ready, if it is not.
+    not_ready: Vec<String>,
+    /// The snapshot's number.
+    generation: u64,
+    /// Whether tokens are asked for.
+    tokens: bool,
+    state_dir: StateDirView,
+}
+
+/// Where what survives a restart is kept.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct StateDirView {
+    path: Option<String>,
+    /// Why it cannot be written, if it cannot.
+    problem: Option<String>,
+}
+
+/// How the process is doing.
+#[utoipa::path(get, path = "/api/v1/status", tag = "observe", responses((status = 200, body = ProcessView)),
+    security(("bearer" = ["viewer"])))]
+pub(crate) async fn status(_: As<Viewer>, State(app): State<App>) -> Result<Json<ProcessView>, Problem> {
+    app.blocking(|app| {
+        let dir = app.manager().state().map(|state| state.path().to_owned());
+        // The only way to know is to try.
+        let problem = dir.as_ref().and_then(|dir| tempfile::tempfile_in(dir).err());
+        Ok(Json(ProcessView {
+            version: app.host().version,
+            not_ready: app.host().readiness.reasons(),
+            generation: app.manager().snapshot().generation(),
+            tokens: app.access().asks_for_tokens(),
+            state_dir: StateDirView {
+                path: dir.map(|dir| dir.display().to_string()),
+                problem: problem.map(|error| error.to_string()),
+            },
+        }))
+    })
+    .await
+}

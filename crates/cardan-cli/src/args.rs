@@ -7,6 +7,8 @@ use cardan::InstanceMode;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::config::AdminListen;
+use crate::operate::Verb;
 use crate::output::Format;
 
 /// Runs WebAssembly plugins of many systems, in a gateway or on their own.
@@ -56,6 +58,8 @@ pub(crate) enum Command {
     Validate(Validate),
     /// Print a JSON Schema: of the configuration, of manifests, or of the documents plugins are given and return
     Schema(Schema),
+    #[command(flatten)]
+    Operate(Verb),
 }
 
 #[derive(Debug, clap::Args)]
@@ -66,6 +70,9 @@ pub(crate) struct Serve {
     /// Listen here instead of where the configuration says
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<SocketAddr>,
+    /// Listen here for the admin API instead of where the configuration says, or `off`
+    #[arg(long, value_name = "ADDRESS", value_parser = AdminListen::parse)]
+    pub(crate) admin_listen: Option<AdminListen>,
 }
 
 #[derive(Debug, clap::Args)]

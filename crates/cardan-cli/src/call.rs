@@ -8,7 +8,7 @@ use cardan::{Error, ErrorKind, Fault, Limits, Plugin, PluginBuilder};
 use serde_json::{Value, json};
 
 use crate::args::{Call, Shared};
-use crate::config::EngineBounds;
+use crate::config::{Capabilities, EngineBounds};
 use crate::output::{self, Failure, Format};
 use crate::serve;
 
@@ -162,7 +162,7 @@ fn not_callable(plugin: &Plugin, export: &str) -> Failure {
 }
 
 fn prepare(shared: &Shared, args: &Call) -> Result<PluginBuilder, Failure> {
-    let engine = serve::engine(shared, EngineBounds::default())?;
+    let engine = serve::engine(shared, EngineBounds::default(), Capabilities::passing()?.services)?;
     let limits = Limits { deadline: Some(Duration::from_millis(args.deadline_ms)), ..Limits::default() };
     let mut plugin = engine
         .plugin(args.plugin.as_path())

@@ -4,13 +4,17 @@
 //! fills in defaults and reads what the file points to, and gives the types that the gateway and the
 //! manager act on.
 
+mod admin;
 mod bounds;
 mod folder;
 mod foreign;
 mod plugins;
+mod redact;
 mod routing;
+mod services;
 mod source;
 mod state;
+mod telemetry;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -24,15 +28,21 @@ use serde::Deserialize;
 
 use crate::output::Failure;
 
+use admin::AdminEntry;
 use bounds::{EngineEntry, LimitsEntry, TimeoutsEntry};
 use plugins::{LlmProxy, Plugins};
 use routing::{Route, Upstream, header_name};
 use source::{parse, read_text};
+use telemetry::TelemetryEntry;
 
+pub(crate) use admin::{AdminListen, AdminSettings};
 pub(crate) use bounds::{EngineBounds, key_of};
 pub(crate) use folder::PluginFolder;
+pub(crate) use redact::redacted;
+pub(crate) use services::{Capabilities, ServicesEntry};
 pub(crate) use source::{Environment, environment};
 pub(crate) use state::StateEntry;
+pub(crate) use telemetry::OtlpSettings;
 
 /// The whole file.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -69,6 +79,15 @@ pub(crate) struct File {
     /// What survives a restart. Read at the start only.
     #[serde(default)]
     state: StateEntry,
+    /// What stands behind plugins' grants. Read at the start only.
+    #[serde(default)]
+    services: ServicesEntry,
+    /// The admin API: where it listens, and who may come in.
+    #[serde(default)]
+    admin: AdminEntry,
+    /// What is told to others. Read at the start only.
+    #[serde(default)]
+    telemetry: TelemetryEntry,
     /// The request header that names a client's session; `x-session-id` unless said otherwise.
     #[serde(default)]
     session_header: Option<String>,
@@ -124,6 +143,9 @@ pub(crate) struct Resolved {
     pub(crate) listen: SocketAddr,
     pub(crate) engine: EngineBounds,
     pub(crate) state: StateEntry,
+    pub(crate) services: ServicesEntry,
+    pub(crate) admin: AdminSettings,
+    pub(crate) otlp: Option<OtlpSettings>,
     pub(crate) gateway: Config,
     pub(crate) plugins: Vec<PluginSpec>,
     /// Those of them that the file itself describes, as it does.
@@ -149,16 +171,29 @@ pub(crate) fn read_again(path: &Path, environment: Environment<'_>) -> Result<Re
 
 /// Reads and resolves a configuration file.
 pub(crate) fn read(path: &Path, environment: Environment<'_>) -> Result<Resolved, Failure> {
-    let text =
-        read_text(path, "; name one with --config, or see what one looks like with `cardan demo --dir DIR`")?;
+    resolve(path, &text_of(path)?, environment)
+}
+
+/// What a configuration file holds.
+pub(crate) fn text_of(path: &Path) -> Result<String, Failure> {
+    read_text(path, "; name one with --config, or see what one looks like with `cardan demo --dir DIR`")
+}
+
+/// A text as a document, whatever is in it.
+pub(crate) fn document(path: &Path, text: &str) -> Result<serde_json::Value, Failure> {
+    parse(path, text, "there is nothing in it")
+}
+
+/// Resolves a text as if this file held it.
+pub(crate) fn resolve(path: &Path, text: &str, environment: Environment<'_>) -> Result<Resolved, Failure> {
     let missing = "`upstreams`, `routes` and `plugins` are missing";
-    match kind(path, &text) {
-        Some(Kind::HeliosConfig) => return foreign::heliosproxy(path, &text),
-        Some(Kind::LlmProxy) => return foreign::llmproxy(path, &text),
+    match kind(path, text) {
+        Some(Kind::HeliosConfig) => return foreign::heliosproxy(path, text),
+        Some(Kind::LlmProxy) => return foreign::llmproxy(path, text),
         Some(Kind::Config) | None => {}
         Some(other) => return Err(foreign::refused(path, other)),
     }
-    let file: File = parse(path, &text, missing)?;
+    let file: File = parse(path, text, missing)?;
     let base = path.parent().unwrap_or(Path::new(""));
     file.resolve(base, environment)
         .map_err(|failure| Failure::unusable(format_args!("{}: {failure}", path.display())))
@@ -170,7 +205,12 @@ fn kind(path: &Path, text: &str) -> Option<Kind> {
 }
 
 impl File {
-    fn resolve(self, base: &Path, environment: Environment<'_>) -> Result<Resolved, Failure> {
+    fn resolve(mut self, base: &Path, environment: Environment<'_>) -> Result<Resolved, Failure> {
+        for entry in self.plugins.iter_mut().filter(|entry| entry.enabled) {
+            let env = entry.grants.env.with_values(environment);
+            entry.grants.env =
+                env.map_err(|why| Failure::unusable(format_args!("plugin {}: {why}", entry.name)))?;
+        }
         let mut plugins = Plugins::default();
         plugins.add_entries(&self.plugins, base)?;
         let folder = self.plugin_dir.as_deref().map(|folder| base.join(folder));
@@ -181,6 +221,7 @@ impl File {
         if let Some(llmproxy) = &self.llmproxy {
             plugins.add_rings(llmproxy, base)?;
         }
+        self.services.check(&plugins.specs)?;
         let mut gateway = Config {
             routes: self
                 .routes
@@ -212,10 +253,24 @@ impl File {
         self.limits.apply(&mut gateway);
         self.timeouts.apply(&mut gateway);
         let engine = self.engine.resolve();
+        let admin = self.admin.resolve(base, environment)?;
+        let otlp = self.telemetry.resolve(environment)?;
         let entries = self.plugins.into_iter().filter(|entry| entry.enabled).collect();
-        let (listen, state) = (self.listen, self.state);
+        let (listen, state, services) = (self.listen, self.state, self.services);
         let Plugins { specs: plugins, warnings } = plugins;
-        Ok(Resolved { listen, engine, state, gateway, plugins, entries, folder, warnings })
+        Ok(Resolved {
+            listen,
+            engine,
+            state,
+            services,
+            admin,
+            otlp,
+            gateway,
+            plugins,
+            entries,
+            folder,
+            warnings,
+        })
     }
 }
 

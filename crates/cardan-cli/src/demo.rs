@@ -39,9 +39,8 @@ pub(crate) fn run(shared: &Shared, args: &Demo) -> Result<(), Failure> {
     }
     let path = dir.join("cardan.yaml");
     let resolved = config::read(&path, &environment)?;
-    serve::serve(shared, &path, resolved, Some(args.listen), |address| {
-        output::raw(welcome(address, dir).as_bytes())
-    })
+    let at = serve::At { gateway: Some(args.listen), admin: None };
+    serve::serve(shared, &path, resolved, at, |address| output::raw(welcome(address, dir).as_bytes()))
 }
 
 /// Writes a file, unless somebody has made something else of it.

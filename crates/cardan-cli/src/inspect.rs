@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 
 use crate::args::{Inspect, Shared};
 use crate::call::explain;
-use crate::config::EngineBounds;
+use crate::config::{Capabilities, EngineBounds};
 use crate::output::{self, Failure, Format};
 use crate::serve;
 
 pub(crate) fn run(shared: &Shared, args: &Inspect) -> Result<(), Failure> {
     serve::log(shared, "warn")?;
-    let engine = serve::engine(shared, EngineBounds::default())?;
+    let engine = serve::engine(shared, EngineBounds::default(), Capabilities::passing()?.services)?;
     let resolved = resolve_path(&args.plugin, Owner::Operator);
     // What cannot be resolved may still be a module worth a look.
     let source = match &resolved {

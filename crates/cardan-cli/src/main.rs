@@ -3,13 +3,17 @@
 //! This crate is the rim. It alone reads the command line, the environment and configuration files, and
 //! hands what it finds, resolved, to the crates that act on it.
 
+mod admin;
 mod advice;
 mod args;
 mod call;
 mod config;
 mod demo;
 mod inspect;
+mod operate;
+mod otlp;
 mod output;
+mod reload;
 mod schema;
 mod serve;
 mod state;
@@ -31,6 +35,7 @@ fn main() -> ExitCode {
         Command::Inspect(inspect) => inspect::run(&args.shared, inspect),
         Command::Validate(validate) => validate::run(&args.shared, validate),
         Command::Schema(schema) => schema::run(schema),
+        Command::Operate(verb) => operate::run(verb),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

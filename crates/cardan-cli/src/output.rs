@@ -29,6 +29,12 @@ enum FailureKind {
     Failed,
     /// What was asked for makes no sense: a wrong argument, a configuration that does not resolve.
     Unusable,
+    /// What was asked about is not there.
+    NotFound,
+    /// A gateway does not let this user do it.
+    Denied,
+    /// A gateway cannot be reached.
+    Unreachable,
     /// The user did not want to wait any more, and said so with this signal.
     CutOff(u8),
 }
@@ -42,6 +48,18 @@ impl Failure {
         Self { kind: FailureKind::Unusable, message: message.to_string() }
     }
 
+    pub(crate) fn not_found(message: impl fmt::Display) -> Self {
+        Self { kind: FailureKind::NotFound, message: message.to_string() }
+    }
+
+    pub(crate) fn denied(message: impl fmt::Display) -> Self {
+        Self { kind: FailureKind::Denied, message: message.to_string() }
+    }
+
+    pub(crate) fn unreachable(message: impl fmt::Display) -> Self {
+        Self { kind: FailureKind::Unreachable, message: message.to_string() }
+    }
+
     /// A second signal while the first one's work was under way.
     pub(crate) fn cut_off(signal: SignalKind) -> Self {
         let kind = FailureKind::CutOff(u8::try_from(signal.as_raw_value()).unwrap_or(0));
@@ -51,14 +69,18 @@ impl Failure {
         }
     }
 
-    /// Prints the message and gives the exit code: 1 for what failed, 2 for what cannot be, and for a signal
-    /// what shells make of one.
+    /// Prints the message and gives the exit code: 1 for what failed, 2 for what cannot be, 3 for what is not
+    /// there, 4 for what is not allowed, 5 for a gateway that cannot be reached, and for a signal what shells
+    /// make of one.
     pub(crate) fn report(&self) -> ExitCode {
         // Nobody is left to tell when standard error is gone.
         let _ = writeln!(io::stderr(), "cardan: {}", tame(&self.message));
         ExitCode::from(match self.kind {
             FailureKind::Failed => 1,
             FailureKind::Unusable => 2,
+            FailureKind::NotFound => 3,
+            FailureKind::Denied => 4,
+            FailureKind::Unreachable => 5,
             FailureKind::CutOff(signal) => 128 | signal,
         })
     }

@@ -4,37 +4,47 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use cardan::{Engine, EngineConfig, HttpClient};
+use cardan::{Engine, EngineConfig, Services};
+use cardan_admin::{Readiness, Tokens};
 use cardan_gateway::Gateway;
-use cardan_manager::{Applied, ApplyError, Bindings, FolderWatch, Manager, Pairing, PluginSpec};
-use cardan_services::HttpService;
+use cardan_manager::{Applied, ApplyError, Bindings, Manager, Pairing, PluginSpec, StateDir};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::admin;
 use crate::advice;
 use crate::args::{LogFormat, Serve, Shared};
-use crate::config::{self, EngineBounds, PluginFolder, Resolved, StateEntry, environment, key_of};
+use crate::config::{self, AdminListen, Capabilities, EngineBounds, Resolved, environment, key_of};
+use crate::otlp;
 use crate::output::{self, Failure};
+use crate::reload::{Fixed, Folder, LiveConfiguration, Reloads};
 use crate::state;
 
 pub(crate) fn run(shared: &Shared, args: &Serve) -> Result<(), Failure> {
     log(shared, "info")?;
     let resolved = config::read(&args.config, &environment)?;
-    serve(shared, &args.config, resolved, args.listen, |address| {
+    let at = At { gateway: args.listen, admin: args.admin_listen };
+    serve(shared, &args.config, resolved, at, |address| {
         output::line(format_args!("listening on http://{address}"))
     })
 }
 
-/// Serves a configuration, at `listen` instead of where it says; `ready` is told where, once clients can
-/// connect.
+/// Where to listen, instead of where the configuration says.
+#[derive(Debug, Default)]
+pub(crate) struct At {
+    pub(crate) gateway: Option<SocketAddr>,
+    pub(crate) admin: Option<AdminListen>,
+}
+
+/// Serves a configuration; `ready` is told where, once clients can connect.
 pub(crate) fn serve(
     shared: &Shared,
     path: &Path,
     resolved: Resolved,
-    listen: Option<SocketAddr>,
+    at: At,
     ready: impl FnOnce(SocketAddr) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -45,7 +55,31 @@ pub(crate) fn serve(
     // ends the process until clients are served.
     let hangups = runtime.block_on(async { listen_for(SignalKind::hangup()) })?;
     let seed = RandomState::new().hash_one(std::process::id());
-    let manager = state::manager(engine(shared, resolved.engine)?, seed, path, &resolved.state)?;
+    let state = state::open(path, &resolved.state)?;
+    let base = path.parent().unwrap_or(Path::new(""));
+    let kept = state.as_ref().map(StateDir::path);
+    let Capabilities { services, .. } = resolved
+        .services
+        .open(base, kept, &environment)
+        .map_err(|failure| Failure::unusable(format_args!("{}: {failure}", path.display())))?;
+    let engine = engine(shared, resolved.engine, services)?;
+    let manager = state::manager(engine.clone(), seed, state)?;
+    let otlp = resolved.otlp.as_ref().map(|settings| otlp::start(runtime.handle(), &manager, settings));
+    let otlp = otlp.transpose()?;
+    let readiness = Readiness::waiting("plugins are being loaded");
+    let tokens = Tokens::new(resolved.admin.tokens.clone());
+    let configuration = LiveConfiguration::new(path);
+    // Before plugins are loaded, so that somebody can ask how far it is.
+    let about = admin::About {
+        manager: &manager,
+        tokens: &tokens,
+        readiness: &readiness,
+        configuration: &configuration,
+        config_path: path,
+        dropped: otlp.as_ref().map(|otlp| otlp.dropped.clone()),
+    };
+    let admin_listen = at.admin.unwrap_or(resolved.admin.listen);
+    let admin = admin::start(runtime.handle(), admin_listen, about)?;
     warn(&resolved.warnings);
     let applied = manager.start_with(&resolved.plugins, Vec::new()).map_err(not_applied)?;
     report(&applied, &[]);
@@ -53,10 +87,28 @@ pub(crate) fn serve(
     warn(&advice::about(&resolved.plugins, &resolved.entries, &manager.snapshot()));
     let gateway = Gateway::new(resolved.gateway, manager.clone())
         .map_err(|error| Failure::unusable(format_args!("{}: {}", path.display(), error.named(key_of))))?;
+    // Where the file says counts, unless the command line said otherwise.
+    let fixed = Fixed {
+        listen: at.gateway.is_none().then_some(resolved.listen),
+        admin_listen: at.admin.is_none().then_some(resolved.admin.listen),
+        engine: resolved.engine,
+        state: resolved.state,
+        services: resolved.services,
+        otlp: resolved.otlp,
+    };
+    let reloads = Arc::new(Reloads {
+        path: path.to_owned(),
+        fixed,
+        manager: manager.clone(),
+        gateway: gateway.clone(),
+        engine,
+        tokens,
+        folder: Mutex::new(folder),
+        plugins: Mutex::new(resolved.plugins),
+    });
+    configuration.begin(reloads.clone());
     let outcome = runtime.block_on(async {
-        // Where the file says counts, unless the command line said otherwise.
-        let fixed = listen.is_none().then_some(resolved.listen);
-        let listen = listen.unwrap_or(resolved.listen);
+        let listen = at.gateway.unwrap_or(resolved.listen);
         let bound = async {
             let listener = TcpListener::bind(listen).await?;
             let address = listener.local_addr()?;
@@ -66,24 +118,34 @@ pub(crate) fn serve(
             Failure::failed(format_args!("cannot listen on {listen}: {error}; choose another with --listen"))
         })?;
         let signals = Signals::new(hangups)?;
+        readiness.ready();
         ready(address)?;
         let supervision = tokio::spawn(manager.clone().supervise());
-        let reloads = Reloads {
-            path: path.to_owned(),
-            fixed,
-            engine: resolved.engine,
-            state: resolved.state,
-            manager,
-            gateway: gateway.clone(),
-            folder: Arc::new(Mutex::new(folder)),
+        let reloads = tokio::spawn(reloads.on(signals.reload));
+        let stop = async {
+            signals.stop.first().await;
+            readiness.not_ready("it was told to stop");
         };
-        let reloads = tokio::spawn(reloads.on(signals.reload, resolved.plugins));
         let outcome = tokio::select! {
-            () = gateway.serve(listener, signals.stop.first()) => Ok(()),
+            () = gateway.serve(listener, stop) => Ok(()),
             signal = signals.hurry.second() => Err(Failure::cut_off(signal)),
         };
         reloads.abort();
         supervision.abort();
+        if outcome.is_ok() {
+            manager.say_goodbye().await;
+            let stop_admin = async {
+                if let Some(admin) = admin {
+                    admin.stop().await
+                }
+            };
+            let stop_otlp = async {
+                if let Some(otlp) = otlp {
+                    otlp.stop().await
+                }
+            };
+            tokio::join!(stop_admin, stop_otlp);
+        }
         outcome
     });
     // A reload that hangs, say on a file that is a pipe nobody writes to, does not keep the process alive.
@@ -92,21 +154,19 @@ pub(crate) fn serve(
 }
 
 /// An engine with the real capabilities.
-pub(crate) fn engine(shared: &Shared, bounds: EngineBounds) -> Result<Engine, Failure> {
-    let http = HttpService::new().map_err(Failure::failed)?;
+pub(crate) fn engine(shared: &Shared, bounds: EngineBounds, services: Services) -> Result<Engine, Failure> {
     let chosen = shared.cache_dir.clone().filter(|dir| !dir.as_os_str().is_empty());
     let cache_dir = if shared.no_cache { None } else { chosen.or_else(default_cache_dir) };
     if cache_dir.is_none() && !shared.no_cache {
         tracing::info!("no compile cache: set HOME, XDG_CACHE_HOME or CARDAN_CACHE_DIR to start faster");
     }
     let EngineBounds { pool_instances, memory_bytes_max, stack_bytes } = bounds;
-    let http: Option<Arc<dyn HttpClient>> = Some(Arc::new(http));
     let config = EngineConfig {
         cache_dir,
         pool_instances,
         memory_bytes_max,
         stack_bytes,
-        http,
+        services,
         ..EngineConfig::default()
     };
     Engine::new(config).map_err(|error| Failure::failed(format_args!("{error}; or run with --no-cache")))
@@ -153,14 +213,14 @@ fn not_applied(ApplyError(wrong): ApplyError) -> Failure {
     Failure::unusable(wrong.join("\n"))
 }
 
-fn warn(warnings: &[String]) {
+pub(crate) fn warn(warnings: &[String]) {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
 }
 
 /// What was done, and in which places a plugin of `before` is asked no more.
-fn report(applied: &Applied, before: &[PluginSpec]) {
+pub(crate) fn report(applied: &Applied, before: &[PluginSpec]) {
     tracing::info!(
         generation = applied.generation,
         loaded = applied.loaded.join(", "),
@@ -222,93 +282,4 @@ impl StopSignals {
 
 fn listen_for(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
     signal(kind).map_err(|error| Failure::failed(format_args!("cannot listen for signals: {error}")))
-}
-
-/// What reading the configuration again takes.
-#[derive(Clone)]
-struct Reloads {
-    path: PathBuf,
-    /// Where the file said to listen at the start, if that counts.
-    fixed: Option<SocketAddr>,
-    engine: EngineBounds,
-    state: StateEntry,
-    manager: Manager,
-    gateway: Gateway,
-    folder: Arc<Mutex<Option<Folder>>>,
-}
-
-/// A folder of plugins, looked at once or watched.
-struct Folder {
-    path: PathBuf,
-    /// Its end is the watch's.
-    _watch: Option<FolderWatch>,
-}
-
-impl Folder {
-    /// Loads what is in it. A plugin that cannot be loaded is logged, and keeps no other from serving.
-    fn start(manager: &Manager, folder: PluginFolder) -> Self {
-        let PluginFolder { path, hot_reload, look } = folder;
-        let watch = FolderWatch::start(manager.clone(), path.clone(), look);
-        Self { path, _watch: hot_reload.then_some(watch) }
-    }
-}
-
-impl Reloads {
-    /// Reads the configuration again at each SIGHUP. Whatever is wrong with it, what runs goes on.
-    async fn on(self, mut hangup: tokio::signal::unix::Signal, mut plugins: Vec<PluginSpec>) {
-        while hangup.recv().await.is_some() {
-            let reloads = self.clone();
-            // Reading and compiling block, and clients are served meanwhile.
-            match tokio::task::spawn_blocking(move || reloads.reload()).await {
-                Ok(Ok((applied, next))) => {
-                    report(&applied, &plugins);
-                    plugins = next;
-                }
-                Ok(Err(failure)) => {
-                    tracing::error!("configuration not reloaded, the old one is in force: {failure}")
-                }
-                Err(error) => tracing::error!(%error, "configuration not reloaded, the old one is in force"),
-            }
-        }
-    }
-
-    fn reload(&self) -> Result<(Applied, Vec<PluginSpec>), Failure> {
-        let resolved = config::read_again(&self.path, &environment)?;
-        let path = self.path.display();
-        if self.fixed.is_some_and(|fixed| fixed != resolved.listen) {
-            return Err(Failure::unusable(format_args!(
-                "{path}: listen: it cannot change while clients are served; start again for {}",
-                resolved.listen
-            )));
-        }
-        if self.engine != resolved.engine {
-            return Err(Failure::unusable(format_args!(
-                "{path}: engine: it cannot change while plugins run; start again for it"
-            )));
-        }
-        if self.state != resolved.state {
-            return Err(Failure::unusable(format_args!(
-                "{path}: state: it cannot change while plugins run; start again for it"
-            )));
-        }
-        let mut watched = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
-        let (before, now) =
-            (watched.as_ref().map(|it| &it.path), resolved.folder.as_ref().map(|it| &it.path));
-        if before != now {
-            return Err(Failure::unusable(format_args!(
-                "{path}: plugin_dir: it cannot change while plugins run; start again for it"
-            )));
-        }
-        warn(&resolved.warnings);
-        // Routes and plugins change in one step, and only once everything that can be wrong was found not
-        // to be.
-        let pairing = self.gateway.pairing(resolved.gateway);
-        let pairing = pairing.map_err(|error| Failure::unusable(error.named(key_of)))?;
-        let applied = apply(&self.manager, &resolved.plugins, vec![pairing])?;
-        // What the file says about the folder's plugins may be something else now.
-        *watched = None;
-        *watched = resolved.folder.map(|folder| Folder::start(&self.manager, folder));
-        warn(&advice::about(&resolved.plugins, &resolved.entries, &self.manager.snapshot()));
-        Ok((applied, resolved.plugins))
-    }
 }

@@ -9,14 +9,9 @@ use cardan_manager::{Manager, Restored, StateDir};
 use crate::config::{StateEntry, environment};
 use crate::output::Failure;
 
-/// The manager of a gateway with this configuration file, with the plugins that its state directory remembers.
-pub(crate) fn manager(
-    engine: Engine,
-    seed: u64,
-    config: &Path,
-    entry: &StateEntry,
-) -> Result<Manager, Failure> {
-    let Some(state) = open(config, entry)? else {
+/// The manager of a gateway, with the plugins that its state directory remembers.
+pub(crate) fn manager(engine: Engine, seed: u64, state: Option<StateDir>) -> Result<Manager, Failure> {
+    let Some(state) = state else {
         return Ok(Manager::new(engine, seed));
     };
     let dir = state.path().display().to_string();
@@ -29,8 +24,8 @@ pub(crate) fn manager(
     Ok(manager)
 }
 
-/// A directory that was asked for has to be there. Without the usual one the gateway runs, and forgets.
-fn open(config: &Path, entry: &StateEntry) -> Result<Option<StateDir>, Failure> {
+/// The state directory of a gateway with this configuration file. One that was asked for has to be there. Without the usual one the gateway runs, and forgets.
+pub(crate) fn open(config: &Path, entry: &StateEntry) -> Result<Option<StateDir>, Failure> {
     if let Some(dir) = &entry.dir {
         let dir = config.parent().unwrap_or(Path::new("")).join(dir);
         return StateDir::open(&dir).map(Some).map_err(Failure::unusable);

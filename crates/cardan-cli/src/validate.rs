@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::advice;
 use crate::args::{Shared, Validate};
-use crate::config::{self, EngineBounds, environment};
+use crate::config::{self, Capabilities, EngineBounds, environment};
 use crate::output::{self, Failure, Format as Output};
 use crate::serve;
 
@@ -77,7 +77,7 @@ fn configuration(shared: &Shared, path: &Path, kind: Option<Kind>) -> Result<Val
         }
         plugins.extend(found.specs);
     }
-    let manager = Manager::new(serve::engine(shared, resolved.engine)?, 0);
+    let manager = Manager::new(serve::engine(shared, resolved.engine, Capabilities::passing()?.services)?, 0);
     let applied = serve::apply(&manager, &plugins, Vec::new())?;
     let mut warnings = resolved.warnings;
     warnings.extend(advice::about(&plugins, &resolved.entries, &manager.snapshot()));
@@ -113,7 +113,8 @@ fn load(
     specs: &[PluginSpec],
     warnings: Vec<String>,
 ) -> Result<Valid, Failure> {
-    let manager = Manager::new(serve::engine(shared, EngineBounds::default())?, 0);
+    let manager =
+        Manager::new(serve::engine(shared, EngineBounds::default(), Capabilities::passing()?.services)?, 0);
     let applied = serve::apply(&manager, specs, Vec::new())?;
     Ok(Valid { kind, plugins: applied.loaded, warnings })
 }

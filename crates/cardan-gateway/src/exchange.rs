@@ -18,7 +18,7 @@ use cardan_api::http::{
     Response as PluginResponse, ResponseEvent,
 };
 use cardan_api::{BodyNeed, Hook};
-use cardan_manager::{Cause, Progress, Stop};
+use cardan_manager::{Cause, Progress, Stop, TraceContext};
 use http::header::HOST;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Version};
@@ -66,6 +66,13 @@ pub(crate) async fn answer(
     exchange.reply(settled)
 }
 
+/// The client's own trace. Two of them are none.
+fn trace(headers: &HeaderMap) -> Option<TraceContext> {
+    let mut fields = headers.get_all("traceparent").iter();
+    let field = fields.next().filter(|_| fields.next().is_none())?;
+    TraceContext::parse(field.to_str().ok()?)
+}
+
 struct Exchange {
     record: Record,
 }
@@ -100,7 +107,10 @@ impl Exchange {
         let snapshot = core.manager.snapshot();
         let plan = core.plan_of(&snapshot);
         let session = plan.session_header.as_ref().and_then(|name| head.headers.get(name)?.to_str().ok());
-        let visit = core.manager.open_on(snapshot, session);
+        let mut visit = core.manager.open_on(snapshot, session);
+        if let Some(trace) = trace(&head.headers) {
+            visit.continue_trace(trace);
+        }
         let authority = authority(&head);
         let body = if body.is_end_stream() {
             RequestBody::Whole(Bytes::new())

@@ -92,12 +92,12 @@ fn yaml<T: DeserializeOwned>(text: &str, track: &mut Track) -> Result<Option<T>,
     });
     read.map_err(|error: serde_saphyr::Error| {
         let error = error.without_snippet();
-        let line = error.location().map(|location| location.line());
+        let place = error.location().map(|location| (location.line(), location.column()));
         let message = match error {
             serde_saphyr::Error::SerdeUnknownField { field, expected, .. } => unknown_key(field, expected),
             _ => without_place(&error.render_with_formatter(&serde_saphyr::UserMessageFormatter)),
         };
-        Flaw { message, line }
+        Flaw { message, place }
     })
 }
 
@@ -110,12 +110,14 @@ fn json<T: DeserializeOwned>(text: &str, track: &mut Track) -> Result<T, Flaw> {
 fn toml<T: DeserializeOwned>(text: &str, track: &mut Track) -> Result<T, Flaw> {
     let read = toml::Deserializer::parse(text)
         .and_then(|deserializer| T::deserialize(serde_path_to_error::Deserializer::new(deserializer, track)));
-    read.map_err(|error| Flaw {
-        message: error.message().to_owned(),
-        line: error.span().map(|span| {
-            1 + text.as_bytes()[..span.start.min(text.len())].iter().filter(|byte| **byte == b'\n').count()
-                as u64
-        }),
+    read.map_err(|error| {
+        let before = error.span().and_then(|span| text.get(..span.start));
+        let place = before.map(|before| {
+            let lines = before.matches('\n').count() as u64;
+            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() as u64;
+            (lines + 1, column + 1)
+        });
+        Flaw { message: error.message().to_owned(), place }
     })
 }
 
@@ -123,8 +125,8 @@ fn toml<T: DeserializeOwned>(text: &str, track: &mut Track) -> Result<T, Flaw> {
 #[derive(Debug)]
 pub(crate) struct Flaw {
     message: String,
-    /// Counted from 1.
-    line: Option<u64>,
+    /// Line and column, both counted from 1.
+    place: Option<(u64, u64)>,
 }
 
 impl Flaw {
@@ -132,7 +134,8 @@ impl Flaw {
         let message = error.to_string();
         let place = format!(" at line {} column {}", error.line(), error.column());
         let message = message.strip_suffix(&place).unwrap_or(&message).to_owned();
-        Self { message, line: (error.line() > 0).then_some(error.line() as u64) }
+        let place = (error.line() > 0).then_some((error.line() as u64, error.column() as u64));
+        Self { message, place }
     }
 
     fn at(self, path: &str) -> String {
@@ -147,8 +150,9 @@ impl Flaw {
             },
         );
         let place = if path == "." { String::new() } else { format!("{path}: ") };
-        let line = self.line.map_or_else(String::new, |line| format!(" (line {line})"));
-        format!("{place}{message}{line}")
+        let at =
+            self.place.map_or_else(String::new, |(line, column)| format!(" (line {line}, column {column})"));
+        format!("{place}{message}{at}")
     }
 }
 

@@ -34,17 +34,21 @@ mod visit;
 mod manager;
 
 mod control;
+mod inside;
 mod restore;
 mod status;
 mod supervise;
+mod trial;
 mod watch;
 
 pub mod document;
 mod resolve;
 
+pub use cardan::{LogLine, LogTail, Usage};
 pub use chain::{Chain, Consulted};
 pub use control::{Activated, ControlError};
 pub use decision::{Decision, Outcome, TraceContext};
+pub use inside::VersionLog;
 pub use installed::CanaryPlan;
 pub use ledger::{Event, EventKind, Ledger, Reason, VisitRecord};
 pub use manager::{Applied, ApplyError, Manager};
@@ -61,5 +65,6 @@ pub use spec::{About, BindingSpec, Bindings, HealthPolicy, Owner, PluginSpec};
 pub use state::{StateDir, StateError};
 pub use status::{BindingStatus, CanaryStatus, ChainStatus, PluginStatus, State, VersionStatus};
 pub use tally::{Durations, HookCounts};
+pub use trial::{Called, Sample, SampleEvent, Trial};
 pub use visit::{Cause, Progress, Stop, Visit};
 pub use watch::{FolderWatch, Look, Scan};

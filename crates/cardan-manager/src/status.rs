@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
+use cardan::Usage;
 use cardan_api::{BodyNeed, Capability, Dialect, Fault, FaultPolicy, InstanceMode, Limits, Phase};
 use serde::Serialize;
 use serde_json::Value;
@@ -34,6 +35,8 @@ pub struct PluginStatus {
     pub enabled: bool,
     /// How it is doing.
     pub state: State,
+    /// Faults without a verdict between them.
+    pub faults_in_a_row: u32,
     /// Why what its source holds now is not what runs.
     pub trouble: Option<String>,
     /// The active version.
@@ -109,6 +112,8 @@ pub struct VersionStatus {
     pub loaded: bool,
     /// Instances that wait for a call.
     pub ready_instances: usize,
+    /// What its instances use.
+    pub usage: Usage,
     /// What it was asked, hook by hook.
     pub counts: Vec<HookCounts>,
     /// Times it was asked at `plugin.tick`, and how many of them failed.
@@ -242,6 +247,7 @@ impl Manager {
             source: spec.source.clone(),
             enabled: installed.enabled,
             state,
+            faults_in_a_row: active.run.health.faults_in_a_row(),
             trouble: installed.trouble.clone(),
             active: version_status(active),
             canary: installed.canary.as_deref().map(canary_status),
@@ -262,6 +268,7 @@ fn version_status(version: &Version) -> VersionStatus {
     VersionStatus {
         loaded: true,
         ready_instances: version.plugin().ready_instances(),
+        usage: version.plugin().usage(),
         counts: version.run.tally.counts(),
         ticks: (ticks.asked.load(Ordering::Relaxed), ticks.failed.load(Ordering::Relaxed)),
         ..recorded_status(&version.record())
@@ -287,6 +294,7 @@ fn recorded_status(record: &VersionRecord) -> VersionStatus {
         loaded_at: SystemTime::UNIX_EPOCH + Duration::from_millis(record.loaded_at_ms),
         loaded: false,
         ready_instances: 0,
+        usage: Usage::default(),
         counts: Vec::new(),
         ticks: (0, 0),
     }

@@ -18,7 +18,7 @@ const TEXT_BYTES_MAX: usize = 200;
 /// Keeps the metrics of all plugins. Clones are the same registry.
 #[derive(Debug, Clone, Default)]
 pub struct MetricsRegistry {
-    plugins: Arc<RwLock<HashMap<Arc<str>, Arc<Mutex<PluginMetrics>>>>>,
+    plugins: Arc<RwLock<HashMap<Arc<str>, Shared>>>,
 }
 
 #[derive(Debug, Default)]
@@ -28,6 +28,7 @@ struct PluginMetrics {
     dropped: u64,
 }
 
+type Shared = Arc<Mutex<PluginMetrics>>;
 type Labels = BTreeMap<String, String>;
 
 /// All series of one metric of one plugin.
@@ -87,12 +88,12 @@ impl MetricsRegistry {
         self.plugins.write().unwrap_or_else(PoisonError::into_inner).remove(plugin);
     }
 
-    fn plugins(&self) -> BTreeMap<Arc<str>, Arc<Mutex<PluginMetrics>>> {
+    fn plugins(&self) -> BTreeMap<Arc<str>, Shared> {
         let plugins = self.plugins.read().unwrap_or_else(PoisonError::into_inner);
         plugins.iter().map(|(plugin, metrics)| (plugin.clone(), metrics.clone())).collect()
     }
 
-    fn of(&self, plugin: &Arc<str>) -> Arc<Mutex<PluginMetrics>> {
+    fn of(&self, plugin: &Arc<str>) -> Shared {
         let known = self.plugins.read().unwrap_or_else(PoisonError::into_inner).get(plugin).cloned();
         known.unwrap_or_else(|| {
             let mut plugins = self.plugins.write().unwrap_or_else(PoisonError::into_inner);

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::de::{self, IntoDeserializer as _};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::{Abi, BindingEntry, Bytes, HealthEntry, LimitsEntry, Milliseconds};
@@ -172,7 +173,9 @@ impl<'de> Deserialize<'de> for Permissions {
 
             fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Permissions, A::Error> {
                 let mut permissions = BTreeMap::new();
-                while let Some(capability) = map.next_key::<Capability>()? {
+                // As text first, which error messages can quote.
+                while let Some(name) = map.next_key::<String>()? {
+                    let capability = Capability::deserialize(name.into_deserializer())?;
                     let scope = map.next_value::<Option<Scope>>()?.unwrap_or_default();
                     if capability != Capability::Http && scope.hosts.is_some() {
                         return Err(de::Error::custom(format_args!("{capability} has no hosts; http has")));

@@ -11,7 +11,7 @@ use super::bounds::EngineEntry;
 use super::plugins::{EMPTY_RINGS, Plugins};
 use super::source::parse;
 use super::state::StateEntry;
-use super::{PluginFolder, Resolved, default_listen};
+use super::{AdminSettings, PluginFolder, Resolved, ServicesEntry, default_listen};
 use crate::output::Failure;
 
 /// HeliosProxy's `[plugins]`.
@@ -55,6 +55,9 @@ fn resolved(path: &Path, plugins: Plugins, key: &str) -> Resolved {
         listen: default_listen(),
         engine: EngineEntry::default().resolve(),
         state: StateEntry::default(),
+        services: ServicesEntry::default(),
+        admin: AdminSettings::default(),
+        otlp: None,
         gateway: Config::default(),
         plugins: specs,
         entries: Vec::new(),

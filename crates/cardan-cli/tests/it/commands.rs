@@ -137,7 +137,6 @@ fn what_is_no_file_of_a_plugin() {
     for (path, says) in [
         ("fifo", "fifo\": is not a regular file"),
         ("/dev/zero", "/dev/zero\": is not a regular file"),
-        ("folder", "is a directory"),
         ("huge.wasm", "is larger than 256 MiB"),
         ("huge.json", "is larger than 256 MiB"),
     ] {
@@ -146,6 +145,9 @@ fn what_is_no_file_of_a_plugin() {
         fs::write(dir.path().join("c.yaml"), format!("plugins: [{{name: a, source: {path}}}]")).unwrap();
         check_error(&run(&dir, &["validate", "-c", "c.yaml"]), UNUSABLE, &["plugin a: ", says]);
     }
+    check_error(&run(&dir, &["call", "folder", "run"]), UNUSABLE, &["is a directory"]);
+    let empty = "plugin folder: folder has no module and no plugin.yaml in it";
+    check_error(&run(&dir, &["inspect", "folder"]), UNUSABLE, &[empty]);
     check_error(&run(&dir, &["validate", "-c", "/dev/zero"]), UNUSABLE, &["it is larger than 16 MiB"]);
     let piped = run_with(&dir, &["call", "kitchen.wasm", "consume", "-"], &vec![7; (64 << 20) + 1]);
     check_error(&piped, UNUSABLE, &["standard input is more than 64 MiB"]);
@@ -338,7 +340,18 @@ fn json_documents() {
     );
     check(&validate("lisen: 1"), UNUSABLE, &[("/valid", json!(false))]);
 
-    for of in ["config", "event", "verdict", "life"] {
+    for of in [
+        "config",
+        "event",
+        "verdict",
+        "life",
+        "plugin",
+        "helios-plugin",
+        "helios-config",
+        "cortex",
+        "llmproxy",
+        "smg-deploy",
+    ] {
         let schema = run(&dir, &["schema", of]);
         check(&schema, 0, &[("/$schema", json!("https://json-schema.org/draft/2020-12/schema"))]);
     }
@@ -390,8 +403,14 @@ fn wrong_configurations() {
         ("# soon\n", &["c.yaml: it is empty, or has nothing but comments"]),
         ("listen: [", &["c.yaml: ", "line 1"]),
         ("lisen: 1", &["lisen: unknown key; did you mean listen?", "listen", "line 1, column 1"]),
-        ("plugins:\n  - {name: a, source: b, limts: {}}", &["unknown field `limts`", "line 2, column 26"]),
-        ("plugins: [{name: a, source: b, limits: {memry: 1}}]", &["unknown field `memry`", "column 41"]),
+        (
+            "plugins:\n  - {name: a, source: b, limts: {}}",
+            &["plugins[0].limts: unknown key; did you mean limits?", "line 2, column 26"],
+        ),
+        (
+            "plugins: [{name: a, source: b, limits: {memry: 1}}]",
+            &["plugins[0].limits.memry: unknown key; did you mean memory?", "column 41"],
+        ),
         ("plugins: [{name: a, source: nope.wasm}]", &["plugin a: ", "nope.wasm", "entity not found"]),
         ("plugins: [{name: a, source: component.wasm}]", &["plugin a: ", "a WebAssembly component"]),
         (

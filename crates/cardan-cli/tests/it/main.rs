@@ -11,6 +11,8 @@ mod process;
 
 mod commands;
 mod demo;
+mod foreign;
 mod llmproxy;
 mod openai;
 mod reload;
+mod services;

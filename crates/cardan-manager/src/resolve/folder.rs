@@ -1,5 +1,6 @@
 //! A folder of plugins.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use cardan_api::manifest::PluginEntry;
@@ -81,19 +82,32 @@ pub(super) struct Candidates {
 
 impl Candidates {
     fn add(&mut self, path: &Path, found: Result<Located, String>) {
-        let broken = |problem| Broken { path: path.to_owned(), plugin: locate::stem(path), problem };
-        let candidate = match found {
-            Ok(located) => Candidate { path: path.to_owned(), located },
-            Err(why) => return self.broken.push(broken(why)),
-        };
-        let name = candidate.name();
-        match self.located.iter().find(|other| other.name() == name) {
-            Some(other) => {
-                let other = other.path.display();
-                let problem = format!("{other} is called {name} too; rename one of them");
-                self.broken.push(Broken { plugin: name, ..broken(problem) });
+        let path = path.to_owned();
+        match found {
+            Ok(located) => self.located.push(Candidate { path, located }),
+            Err(problem) => {
+                let plugin = locate::stem(&path);
+                self.broken.push(Broken { path, plugin, problem });
             }
-            None => self.located.push(candidate),
+        }
+    }
+
+    /// In order of their paths. The first of a name has it.
+    fn sort(&mut self) {
+        self.located.sort_by(|one, other| one.path.cmp(&other.path));
+        let mut owners: BTreeMap<String, PathBuf> = BTreeMap::new();
+        for candidate in std::mem::take(&mut self.located) {
+            let (name, path) = (candidate.name(), candidate.path.clone());
+            match owners.get(&name) {
+                Some(owner) => {
+                    let problem = format!("{} is called {name} too; rename one of them", owner.display());
+                    self.broken.push(Broken { path, plugin: name, problem });
+                }
+                None => {
+                    owners.insert(name, path);
+                    self.located.push(candidate);
+                }
+            }
         }
     }
 
@@ -134,7 +148,7 @@ pub(super) fn candidates(folder: &Path) -> Result<Candidates, String> {
             module(path, &mut found);
         }
     }
-    found.located.sort_by(|one, other| one.path.cmp(&other.path));
+    found.sort();
     Ok(found)
 }
 

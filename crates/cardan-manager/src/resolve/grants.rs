@@ -1,6 +1,6 @@
 //! Grants, from what an operator wrote to what they mean.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use cardan_api::Capability;
@@ -10,8 +10,8 @@ use cardan_api::grants::{
     Switch,
 };
 use cardan_api::manifest::{
-    CacheEntry, EnvEntry, GrantsEntry, HttpEntry, KvEntry, LogEntry, MetricsEntry, Milliseconds,
-    PrivateEntry, Short, Shorthand as _, SqlEntry, SwitchEntry,
+    AccessEntry, Bytes, CacheEntry, EnvEntry, GrantsEntry, HttpEntry, KvEntry, LogEntry, MetricsEntry,
+    Milliseconds, PrivateEntry, Short, Shorthand as _, SqlEntry, SwitchEntry,
 };
 use glob::Pattern;
 
@@ -158,34 +158,62 @@ fn based(host: &str, base: &Path) -> String {
     format!("{mark}{}", base.join(path).display())
 }
 
-/// Adds a capability that a foreign configuration grants by its name alone. What cannot be meant by a name
-/// comes back as a warning.
-pub(super) fn allow(grants: &mut GrantsEntry, capability: Capability) -> Option<Warning> {
-    match capability {
-        Capability::Http if grants.http.is_none() => {
-            grants.http = HttpEntry::list(vec!["*".to_owned()]).map(Short);
-        }
-        Capability::KvRead if grants.kv.is_none() => grants.kv = KvEntry::word("read").map(Short),
-        Capability::KvWrite => grants.kv = KvEntry::word("write").map(Short),
-        Capability::CacheRead if grants.cache.is_none() => {
-            grants.cache = CacheEntry::word("read").map(Short);
-        }
-        Capability::CacheWrite => grants.cache = CacheEntry::word("write").map(Short),
-        Capability::Metrics => grants.metrics = MetricsEntry::word("on").map(Short),
-        Capability::FilesRead | Capability::FilesWrite if grants.files.is_empty() => {
-            return Some(missing(capability, "which directories; name them in its table, as grants.files"));
-        }
-        Capability::SqlRead | Capability::SqlWrite if grants.sql.is_empty() => {
-            return Some(missing(
-                capability,
-                "which databases; name connections in its table, as grants.sql",
-            ));
-        }
-        _ => {}
+/// Adds capabilities that a foreign configuration grants by their names alone. What is said in `grants` already is
+/// more exact, and stays. `kv` is what the configuration says about every key-value store. What cannot be meant by a
+/// name comes back as a warning.
+pub(super) fn allow(
+    grants: &mut GrantsEntry,
+    capabilities: &BTreeSet<Capability>,
+    kv: &KvCaps,
+) -> Vec<Warning> {
+    let granted = |capability| capabilities.contains(&capability);
+    let access = |read, write| match (granted(read), granted(write)) {
+        (_, true) => Some(AccessEntry::Write),
+        (true, false) => Some(AccessEntry::Read),
+        (false, false) => None,
+    };
+    if granted(Capability::Http) && grants.http.is_none() {
+        grants.http = HttpEntry::list(vec!["*".to_owned()]).map(Short);
     }
-    None
+    if let (Some(access), None) = (access(Capability::KvRead, Capability::KvWrite), &grants.kv) {
+        let KvCaps { keys, value, total } = *kv;
+        let [value, total] = [value, total].map(|bytes| bytes.map(Bytes));
+        grants.kv = Some(Short(KvEntry { access, keys, value, total, ttl: None }));
+    }
+    if let (Some(access), None) = (access(Capability::CacheRead, Capability::CacheWrite), &grants.cache) {
+        grants.cache = Some(Short(CacheEntry { access, space: None, value: None, ttl: None }));
+    }
+    if granted(Capability::Metrics) && grants.metrics.is_none() {
+        grants.metrics = MetricsEntry::word("on").map(Short);
+    }
+    let unsaid = [
+        (
+            access(Capability::FilesRead, Capability::FilesWrite),
+            grants.files.is_empty(),
+            "files",
+            "which directories",
+        ),
+        (
+            access(Capability::SqlRead, Capability::SqlWrite),
+            grants.sql.is_empty(),
+            "sql",
+            "which connections",
+        ),
+    ];
+    let unsaid = unsaid.into_iter().filter(|(asked, empty, ..)| asked.is_some() && *empty);
+    unsaid
+        .map(|(_, _, key, what)| {
+            Warning(format!("{key} is granted without saying {what}; say so in its table, as grants.{key}"))
+        })
+        .collect()
 }
 
-fn missing(capability: Capability, what: &str) -> Warning {
-    Warning(format!("{capability} is granted without saying {what}"))
+/// What a foreign configuration says about every plugin's key-value store.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct KvCaps {
+    pub(super) keys: Option<u64>,
+    /// Bytes of one key or value.
+    pub(super) value: Option<u64>,
+    /// Bytes of all of a plugin's keys and values.
+    pub(super) total: Option<u64>,
 }

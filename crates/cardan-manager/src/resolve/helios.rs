@@ -1,14 +1,16 @@
 //! HeliosProxy's manifests, and the `[plugins]` table of its configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cardan_api::Capability;
 use cardan_api::manifest::helios::{File, Manifest, Permissions, Plugin, Plugins, Size};
 use cardan_api::manifest::{Abi, Bytes, LimitsEntry, Milliseconds, PluginEntry};
 
 use super::described::{Described, only_module};
 use super::folder::{Broken, Candidate, candidates};
+use super::grants::KvCaps;
 use super::hooks::{Places, helios_hook};
 use super::native::check_memory;
 use super::{ResolveError, Warning, check_sha256, entry, grants, permissions, settings};
@@ -169,8 +171,8 @@ pub fn resolve_helios(file: &File, base: &Path) -> Result<HeliosDeployment, Stri
         }
         let table = tables.get(&key).cloned().unwrap_or_default();
         if table.enabled {
-            let listed = permissions.get(&key).map_or(&[][..], Vec::as_slice);
-            common.add(candidate, &key, table, listed, &mut deployment);
+            let permissions = permissions.get(&key).map_or(&[][..], Vec::as_slice);
+            common.add(candidate, Said { name: &key, table, permissions }, &mut deployment);
         }
     }
     for name in unused {
@@ -178,6 +180,14 @@ pub fn resolve_helios(file: &File, base: &Path) -> Result<HeliosDeployment, Stri
             "plugins.{name}: there is no plugin of this name in {}",
             deployment.folder.display()
         )));
+    }
+    let stores = deployment.plugins.iter().filter(|spec| keeps_keys(permissions.get(&spec.name))).count();
+    if let Some(most) =
+        common.kv_plugins_max.filter(|most| u64::try_from(stores).is_ok_and(|stores| stores > *most))
+    {
+        return Err(format!(
+            "plugins.kv_max_plugins: it is {most}, and {stores} plugins are granted keys; raise it, or grant fewer"
+        ));
     }
     let count = deployment.plugins.len();
     if count > common.plugins_max as usize {
@@ -188,6 +198,12 @@ pub fn resolve_helios(file: &File, base: &Path) -> Result<HeliosDeployment, Stri
         ));
     }
     Ok(deployment)
+}
+
+fn keeps_keys(permissions: Option<&Vec<String>>) -> bool {
+    let mut granted =
+        permissions.into_iter().flatten().filter_map(|name| permissions::helios(name)).flatten();
+    granted.any(|capability| matches!(capability, Capability::KvRead | Capability::KvWrite))
 }
 
 /// The table's name for a plugin: what it is called, its file's name, or that without the usual prefix.
@@ -247,6 +263,14 @@ fn permission_lists(plugins: &Plugins) -> Result<BTreeMap<String, Vec<String>>, 
     lists.collect()
 }
 
+/// What the configuration says about one plugin.
+#[derive(Debug)]
+struct Said<'a> {
+    name: &'a str,
+    table: Plugin,
+    permissions: &'a [String],
+}
+
 /// What counts for every plugin.
 #[derive(Debug)]
 struct Common {
@@ -254,6 +278,8 @@ struct Common {
     timeout: Duration,
     fuel: Option<u64>,
     plugins_max: u32,
+    kv: KvCaps,
+    kv_plugins_max: Option<u64>,
 }
 
 impl Common {
@@ -278,35 +304,41 @@ impl Common {
             (Some(false), _) | (None, None) => None,
             (_, limit) => Some(limit.unwrap_or(FUEL)),
         };
-        Ok(Self { memory_bytes, timeout, fuel, plugins_max: plugins.max_plugins.unwrap_or(PLUGINS_MAX) })
+        let kv = KvCaps {
+            keys: plugins.kv_max_keys_per_plugin,
+            value: plugins.kv_max_value_bytes,
+            // One plugin's share of what is for all of them is not said there, so each may have it all.
+            total: plugins.kv_max_total_bytes,
+        };
+        Ok(Self {
+            memory_bytes,
+            timeout,
+            fuel,
+            plugins_max: plugins.max_plugins.unwrap_or(PLUGINS_MAX),
+            kv,
+            kv_plugins_max: plugins.kv_max_plugins,
+        })
     }
 
     /// Resolves one plugin of the folder with what its table says.
-    fn add(
-        &self,
-        found: Candidate,
-        name: &str,
-        table: Plugin,
-        listed: &[String],
-        into: &mut HeliosDeployment,
-    ) {
+    fn add(&self, found: Candidate, said: Said<'_>, into: &mut HeliosDeployment) {
         let Candidate { path, mut located } = found;
+        let Said { name, table, permissions: listed } = said;
         let mut warnings = Vec::new();
         let mut grants = table.grants;
+        let mut allowed = BTreeSet::new();
         for permission in listed {
             match permissions::helios(permission) {
-                Some(capabilities) => {
-                    for capability in capabilities {
-                        warnings.extend(grants::allow(&mut grants, *capability));
-                    }
-                }
+                Some(capabilities) => allowed.extend(capabilities.iter().copied()),
                 None => warnings.push(unknown_permission(permission)),
             }
         }
+        warnings.extend(grants::allow(&mut grants, &allowed, &self.kv));
         let mut limits = table.limits;
         let own = located.manifest.as_ref().and_then(|(_, described)| described.limits.memory);
         let most = self.memory_bytes.unwrap_or(MEMORY_BYTES);
         limits.memory = limits.memory.or(Some(own.map_or(Bytes(most), |own| Bytes(own.0.min(most)))));
+        limits.fuel = limits.fuel.or(self.fuel);
         let millis = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
         limits.deadline = limits.deadline.or(Some(Milliseconds(millis)));
         if let Some((_, described)) = &mut located.manifest {
@@ -317,7 +349,6 @@ impl Common {
         let result: Result<_, ResolveError> = entry::assemble(&entry, located, &into.folder, Owner::Folder);
         match result {
             Ok((mut spec, told)) => {
-                spec.limits.fuel = self.fuel.or(spec.limits.fuel);
                 warnings.extend(prioritise(&mut spec, table.priority));
                 into.warnings.extend(told);
                 into.warnings.extend(warnings.into_iter().map(|warning| warning.about(name)));

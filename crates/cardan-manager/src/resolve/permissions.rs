@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use cardan_api::Capability;
+use cardan_api::address::AddressRange;
 use glob::Pattern;
 
 use super::Warning;
@@ -59,7 +60,8 @@ pub(super) fn narrowed(granted: &[String], asked: &[String]) -> (Vec<String>, Ve
     let (mut hosts, mut warnings) = (Vec::new(), Vec::new());
     for grant in granted {
         let shared = asked.iter().filter_map(|ask| match (within(ask, grant), within(grant, ask)) {
-            (true, _) => Some(ask.clone()),
+            (true, _) if ask.eq_ignore_ascii_case(grant) => Some(grant.clone()),
+            (true, _) => Some(unnamed(ask)),
             (false, true) => Some(grant.clone()),
             (false, false) => None,
         });
@@ -74,6 +76,16 @@ pub(super) fn narrowed(granted: &[String], asked: &[String]) -> (Vec<String>, Ve
     }
     hosts.dedup();
     (hosts, warnings)
+}
+
+/// A pattern for the same hosts that names none as its address. An operator who names a private address has granted
+/// it; one who writes a star has not, whatever a manifest makes of it.
+fn unnamed(host: &str) -> String {
+    let is_address = host.eq_ignore_ascii_case("localhost") || host.parse::<AddressRange>().is_ok();
+    match host.chars().next() {
+        Some(first) if is_address => format!("[{first}]{}", &host[first.len_utf8()..]),
+        _ => host.to_owned(),
+    }
 }
 
 /// Whether everything that `inner` matches, `outer` does. Says no where it takes more than stars to tell.
@@ -99,9 +111,10 @@ mod tests {
             assert_eq!((found, warnings.len()), (owned(hosts), told), "{granted:?} {asked:?}");
         }
         check(&["*"], &["auth.internal"], &["auth.internal"], 0);
+        check(&["*"], &["127.0.0.1", "localhost", "a.*"], &["[1]27.0.0.1", "[l]ocalhost", "a.*"], 0);
         check(&["auth.internal"], &["*"], &["auth.internal"], 0);
         check(&["*.internal"], &["auth.internal", "kv.internal"], &["auth.internal", "kv.internal"], 0);
-        check(&["Auth.internal"], &["auth.INTERNAL"], &["auth.INTERNAL"], 0);
+        check(&["Auth.internal"], &["auth.INTERNAL"], &["Auth.internal"], 0);
         check(&["a.example"], &["b.example"], &[], 1);
         check(&["*.internal"], &["auth.*"], &[], 1);
         check(&["auth.?"], &["auth.*"], &[], 1);

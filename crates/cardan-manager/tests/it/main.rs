@@ -7,12 +7,15 @@
 )]
 
 mod apply;
+mod documents;
 mod faults;
+mod grants;
 mod instances;
 mod killed;
 mod life;
 mod llmproxy;
 mod manifest;
 mod order;
+mod plugin_manifest;
 mod seeds;
 mod support;

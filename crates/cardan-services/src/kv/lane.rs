@@ -13,6 +13,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const QUEUED_MAX: usize = 64;
 /// Jobs that are done together.
 const BATCH_MAX: usize = 128;
+/// Jobs of one plugin among them: enough to share the cost of a commit, and few enough for the others, who
+/// wait for the whole batch.
+const BATCH_EACH_MAX: usize = 8;
 
 /// A queue per plugin, of jobs for one thread.
 pub(super) struct Lane<J> {
@@ -97,18 +100,15 @@ impl<J> Queues<J> {
         let names: Vec<Arc<str>> = self.plugins.keys().cloned().collect();
         // Begins after whom the last one ended with.
         let first = self.last.as_ref().map_or(0, |last| names.partition_point(|name| name <= last));
-        let mut taken = true;
-        while taken && batch.len() < BATCH_MAX {
-            taken = false;
+        for _ in 0..BATCH_EACH_MAX {
             for name in names[first..].iter().chain(&names[..first]) {
                 let job = self.plugins.get_mut(name).and_then(|queue| queue.jobs.pop_front());
                 if let Some((job, _room)) = job {
                     batch.push(job);
-                    taken = true;
                     self.last = Some(name.clone());
                 }
                 if batch.len() >= BATCH_MAX {
-                    break;
+                    return batch;
                 }
             }
         }

@@ -172,11 +172,12 @@ fn statement(connection: &Connection, query: &SqlQuery) -> Result<SqlResult, Tro
     let Some(mut statement) = batch.next()? else {
         return Err(statement_error("SQLITE_MISUSE", "there is no statement").into());
     };
-    if batch.next()?.is_some() {
+    // What follows may also be no statement at all.
+    if !matches!(batch.next(), Ok(None)) {
         return Err(statement_error("SQLITE_MISUSE", "there is more than one statement").into());
     }
     bind(&mut statement, &query.parameters)?;
-    let columns = statement.column_names().into_iter().map(str::to_owned).collect::<Vec<_>>();
+    let columns = statement.column_names().map(str::to_owned).collect::<Vec<_>>();
     let width = columns.len();
     let reads = statement.readonly();
     let mut growing = Growing::new(query, columns);
@@ -270,6 +271,8 @@ fn authorize(access: Access, context: &AuthContext<'_>, refused: &AtomicU8) -> A
         AuthAction::Function { function_name } if function_name.eq_ignore_ascii_case("load_extension") => {
             None
         }
+        // Temporary tables are the connection's, for whoever uses it next.
+        _ if context.database_name == Some("temp") => None,
         AuthAction::Select
         | AuthAction::Read { .. }
         | AuthAction::Function { .. }

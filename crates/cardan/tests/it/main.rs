@@ -27,6 +27,8 @@ mod linking;
 mod manifest;
 mod pace;
 mod rewind;
+mod services;
+mod services_http;
 mod snapshot;
 mod tiers;
 mod usage;

@@ -1,0 +1,52 @@
+//! Looking inside one plugin: its log, and what it left when it failed.
+
+use cardan::{LogTail, Plugin};
+
+use crate::control::{ControlError, missing};
+use crate::manager::Manager;
+
+/// A stretch of the log of a plugin's active version.
+#[derive(Debug, Clone)]
+pub struct VersionLog {
+    /// Whose it is: each version counts its lines from 1.
+    pub version: u32,
+    /// The lines.
+    pub tail: LogTail,
+}
+
+impl Manager {
+    /// What the guests of a plugin's active version logged after its line `after`, at most `max` lines of it.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError::NotFound`].
+    pub fn log_tail(&self, name: &str, after: u64, max: usize) -> Result<VersionLog, ControlError> {
+        let (plugin, version) = self.active(name)?;
+        Ok(VersionLog { version, tail: plugin.log_tail(after, max) })
+    }
+
+    /// Has the next call of the active version that fails in its guest leave a core dump.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError::NotFound`].
+    pub fn request_core_dump(&self, name: &str) -> Result<(), ControlError> {
+        self.active(name)?.0.request_core_dump();
+        Ok(())
+    }
+
+    /// The core dump that a call of the active version has left, once. It holds whatever the guest knew.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError::NotFound`] when there is no such plugin.
+    pub fn take_core_dump(&self, name: &str) -> Result<Option<Vec<u8>>, ControlError> {
+        Ok(self.active(name)?.0.take_core_dump())
+    }
+
+    fn active(&self, name: &str) -> Result<(Plugin, u32), ControlError> {
+        let snapshot = self.snapshot();
+        let installed = snapshot.find(name).ok_or_else(|| missing(name))?;
+        Ok((installed.active.plugin().clone(), installed.active.number))
+    }
+}

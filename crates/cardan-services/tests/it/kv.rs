@@ -177,6 +177,37 @@ async fn caps() {
     .await;
 }
 
+/// What has expired leaves the file by itself, however much of it there is.
+#[tokio::test]
+async fn sweeping() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("kv.sqlite");
+    let (clock, now) = standing();
+    let kv = SqliteKv::open(&file, clock).unwrap();
+    let writes = (0..1200).map(|n| {
+        let write = kv.set(&space("a"), entry(&n.to_string(), "v"), Some(Duration::from_secs(10)));
+        tokio::spawn(write)
+    });
+    for write in writes.collect::<Vec<_>>() {
+        write.await.unwrap().unwrap();
+    }
+    now.fetch_add(10_000, Ordering::Relaxed);
+    kv.set(&space("b"), entry("k", "v"), None).await.unwrap();
+    let reader = rusqlite::Connection::open(&file).unwrap();
+    let start = Instant::now();
+    loop {
+        let entries: i64 = reader.query_row("SELECT count(*) FROM entry", [], |row| row.get(0)).unwrap();
+        if entries == 1 {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(30), "{entries} entries are left");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let used: i64 =
+        reader.query_row("SELECT keys + bytes FROM space WHERE name = 'a'", [], |row| row.get(0)).unwrap();
+    assert_eq!(used, 0);
+}
+
 #[tokio::test]
 async fn restarts() {
     let directory = tempfile::tempdir().unwrap();

@@ -95,7 +95,7 @@ fn the_nine_routes() {
         has(trace, &["req_id", "timestamp", "rings", "total_ms", "upstream_ms", "ttft_ms"]);
         assert_eq!(
             (&timeline["count"], &trace["rings"]["pre_flight"]["plugins"][0]["name"]),
-            (&json!(1), &json!("guard"))
+            (&json!(1), &json!("My WASM Plugin"))
         );
 
         let gone = house.ask("DELETE", "/api/v1/plugins/My%20WASM%20Plugin", &Value::Null).await.ok();
@@ -120,7 +120,7 @@ fn what_cannot_be_installed() {
             (with("entrypoint", json!("missing")), 422, "missing"),
             (with("entrypoint", json!("../../Cargo.toml")), 422, ""),
             (with("type", json!("python")), 422, ""),
-            (with("priority", json!("high")), 422, "priority"),
+            (with("priority", json!("high")), 422, "high"),
         ];
         for (entry, status, says) in rows {
             house.post("/api/v1/plugins/install", &entry).await.problem(status, says);
@@ -182,5 +182,9 @@ fn names_that_are_words_of_the_api() {
         house.post("/api/v1/plugins/stats:disable", &Value::Null).await.ok();
         assert_eq!(house.get("/api/v1/plugins/stats/versions").await.ok()["active"], 1);
         house.ask("DELETE", "/api/v1/plugins/stats", &Value::Null).await.ok();
+        for word in ["toggle", "install", "hot-swap", "rollback"] {
+            house.get(&format!("/api/v1/plugins/{word}")).await.problem(404, word);
+            house.ask("DELETE", &format!("/api/v1/plugins/{word}"), &Value::Null).await.problem(404, word);
+        }
     });
 }

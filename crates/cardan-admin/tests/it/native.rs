@@ -49,7 +49,7 @@ fn the_life_of_a_plugin() {
         house.post("/api/v1/plugins/mine:canary", &json!({ "percent": 101 })).await.problem(422, "0 to 100");
         house.post("/api/v1/plugins/mine:stop-canary", &Value::Null).await.ok();
         house.post("/api/v1/plugins/mine:canary", &json!({ "percent": 0.5 })).await.ok();
-        assert_eq!(house.post("/api/v1/plugins/mine:promote", &Value::Null).await.ok()["version"], 4);
+        assert_eq!(house.post("/api/v1/plugins/mine:promote", &Value::Null).await.ok()["changed"], true);
 
         house.post("/api/v1/plugins/mine:disable", &Value::Null).await.ok();
         assert_eq!(house.get("/api/v1/plugins/mine").await.ok()["state"], "disabled");
@@ -167,11 +167,20 @@ fn trying_and_calling() {
         }
         house.post("/api/v1/plugins/nobody:try", &json!({})).await.problem(404, "nobody");
 
-        let path = house.copy("hostile/trap.wat", "trap.wat");
-        if house.post("/api/v1/plugins", &json!({ "path": path })).await.status == 201 {
-            let tried = house.post("/api/v1/plugins/trap:try", &json!({})).await.ok();
-            assert_eq!(tried["fault"], "trap", "{tried}");
-        }
+        let path = house.copy("hostile/trap_unreachable.wat", "trap.wat");
+        assert_eq!(house.post("/api/v1/plugins", &json!({ "path": path })).await.status, 201);
+        let dump = "/api/v1/plugins/trap/coredump";
+        house.get(dump).await.problem(404, "ask for one with POST");
+        assert_eq!(house.post(dump, &Value::Null).await.status, 202);
+        let tried = house.post("/api/v1/plugins/trap:try", &json!({})).await.ok();
+        assert_eq!(tried["fault"], "trap", "{tried}");
+        let response = house.request("GET", dump).send().await.unwrap();
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["content-type"]),
+            (200, &"application/wasm".parse().unwrap())
+        );
+        assert!(response.bytes().await.unwrap().starts_with(b"\0asm"));
+        house.get(dump).await.problem(404, "no call has left a core dump");
         let path = house.copy("prebuilt/echo.wasm", "echo.wasm");
         let spec = cardan_manager::PluginSpec {
             owner: cardan_manager::Owner::Operator,

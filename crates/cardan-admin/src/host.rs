@@ -22,6 +22,8 @@ pub struct Host {
     pub configuration: Option<Arc<dyn Configuration>>,
     /// What plugins have stored.
     pub kv: Option<Arc<dyn KeyValues>>,
+    /// Where compiled plugins are kept.
+    pub cache_dir: Option<PathBuf>,
     /// What relative entry points of LLMProxy's install requests are relative to.
     pub llmproxy_folder: Option<PathBuf>,
     /// How many visits were not told to a trace collector.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cardan_admin::{Admin, Host, Readiness, Tokens};
@@ -24,6 +24,7 @@ pub(crate) struct About<'a> {
     pub(crate) readiness: &'a Readiness,
     pub(crate) configuration: &'a LiveConfiguration,
     pub(crate) config_path: &'a Path,
+    pub(crate) cache_dir: Option<PathBuf>,
     pub(crate) dropped: Option<Dropped>,
 }
 
@@ -77,6 +78,7 @@ pub(crate) fn start(
         readiness: about.readiness.clone(),
         configuration: Some(Arc::new(about.configuration.clone())),
         kv: None,
+        cache_dir: about.cache_dir,
         llmproxy_folder: Some(base.join("plugins")),
         traces_dropped: about
             .dropped

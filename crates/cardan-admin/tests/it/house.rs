@@ -189,6 +189,7 @@ impl House {
             readiness: readiness.clone(),
             configuration: Some(configuration.clone()),
             kv: Some(Arc::new(Values::default())),
+            cache_dir: None,
             llmproxy_folder: Some(guest("prebuilt")),
             traces_dropped: Some(Arc::new(|| 3)),
         };

@@ -58,10 +58,11 @@ pub(crate) fn serve(
     let state = state::open(path, &resolved.state)?;
     let base = path.parent().unwrap_or(Path::new(""));
     let kept = state.as_ref().map(StateDir::path);
-    let Capabilities { services, .. } = resolved
+    let Capabilities { services, metrics } = resolved
         .services
         .open(base, kept, &environment)
         .map_err(|failure| Failure::unusable(format_args!("{}: {failure}", path.display())))?;
+    let kv = services.kv.clone();
     let engine = engine(shared, resolved.engine, services)?;
     let manager = state::manager(engine.clone(), seed, state)?;
     let otlp = resolved.otlp.as_ref().map(|settings| otlp::start(runtime.handle(), &manager, settings));
@@ -77,6 +78,8 @@ pub(crate) fn serve(
         configuration: &configuration,
         config_path: path,
         cache_dir: cache_dir(shared),
+        kv,
+        metrics,
         dropped: otlp.as_ref().map(|otlp| otlp.dropped.clone()),
     };
     let admin_listen = at.admin.unwrap_or(resolved.admin.listen);

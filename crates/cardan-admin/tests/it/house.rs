@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use cardan::{Engine, EngineConfig};
 use cardan_admin::{
-    Admin, Configuration, ConfigurationError, Document, Host, KeyValues, KvError, Readiness, Role, Token,
-    Tokens,
+    Admin, Configuration, ConfigurationError, Document, Host, KeyValues, KvError, Measured, MeasuredKind,
+    MeasuredValue, Readiness, Role, Token, Tokens,
 };
 use cardan_api::http::{Headers, HttpRequest, RequestEvent};
 use cardan_manager::{Manager, PluginSpec, StateDir};
@@ -154,6 +154,23 @@ impl KeyValues for Values {
     }
 }
 
+/// What two plugins measure, who use one name for different things.
+fn measured() -> Vec<Measured> {
+    let labels = |labels: &[(&str, &str)]| {
+        labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    };
+    let one = |plugin: &str, name: &str, kind, value| {
+        let series = vec![(labels(&[("plugin", "forged"), ("kind", "a\"b")]), value)];
+        Measured { plugin: plugin.to_owned(), name: name.to_owned(), kind, series }
+    };
+    let buckets = vec![(0.5, 1), (f64::INFINITY, 2)];
+    vec![
+        one("a", "seen_total", MeasuredKind::Counter, MeasuredValue::Number(4.0)),
+        one("b", "seen", MeasuredKind::Gauge, MeasuredValue::Number(-1.5)),
+        one("b", "size", MeasuredKind::Histogram, MeasuredValue::Distribution { buckets, sum: 7.0 }),
+    ]
+}
+
 impl House {
     /// With a prompt guard that a file names, and no tokens.
     pub(crate) async fn open() -> Self {
@@ -191,6 +208,7 @@ impl House {
             kv: Some(Arc::new(Values::default())),
             cache_dir: None,
             llmproxy_folder: Some(guest("prebuilt")),
+            measured: Some(Arc::new(measured)),
             traces_dropped: Some(Arc::new(|| 3)),
         };
         let admin = Admin::new(manager.clone(), host, listener).unwrap();

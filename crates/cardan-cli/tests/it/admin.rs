@@ -199,3 +199,23 @@ fn the_configuration_is_replaced_whole_or_not_at_all() {
         assert_eq!(left.len(), 3, "no half-written file is left: {left:?}");
     });
 }
+
+/// The real store, on disk, under HeliosProxy's routes.
+#[test]
+fn stored_values() {
+    let house = Operated::with(&json!({}));
+    block_on(async {
+        let url = |path: &str| format!("http://{}/admin/kv/guard/{path}", house.admin);
+        let get = async |path: &str| http().get(url(path)).send().await.unwrap().json::<Value>().await.unwrap();
+        for key in ["a", "b/c", "d"] {
+            let put = http().put(url(key)).body(format!("value of {key}")).send().await.unwrap();
+            assert_eq!(put.text().await.unwrap(), r#"{"ok":true}"#);
+        }
+        assert_eq!(get("b/c").await, json!({ "plugin": "guard", "key": "b/c", "value": "value of b/c" }));
+        assert_eq!(http().delete(url("a")).send().await.unwrap().status(), 200);
+        assert_eq!(get("").await, json!({ "plugin": "guard", "keys": ["b/c", "d"] }));
+        assert_eq!(http().get(url("a")).send().await.unwrap().status(), 404);
+        let big = http().put(url("big")).body(vec![b'x'; 70_000]).send().await.unwrap();
+        assert_eq!(big.status(), 413);
+    });
+}

@@ -206,7 +206,8 @@ fn stored_values() {
     let house = Operated::with(&json!({}));
     block_on(async {
         let url = |path: &str| format!("http://{}/admin/kv/guard/{path}", house.admin);
-        let get = async |path: &str| http().get(url(path)).send().await.unwrap().json::<Value>().await.unwrap();
+        let get =
+            async |path: &str| http().get(url(path)).send().await.unwrap().json::<Value>().await.unwrap();
         for key in ["a", "b/c", "d"] {
             let put = http().put(url(key)).body(format!("value of {key}")).send().await.unwrap();
             assert_eq!(put.text().await.unwrap(), r#"{"ok":true}"#);

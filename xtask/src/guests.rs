@@ -36,6 +36,7 @@ const RUST: [RustBuild; 3] = [
             ("count-vowels", "count-vowels"),
             ("kitchen", "kitchen"),
             ("llmproxy-zoo", "llmproxy-zoo"),
+            ("services", "services"),
         ],
     },
     RustBuild {

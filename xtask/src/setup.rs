@@ -18,9 +18,11 @@ pub(crate) fn run(root: &Path, guest_compilers: bool) -> Result<()> {
         packages.extend(guests::compiler_packages(root)?);
     }
     let mut failed = 0;
-    for (step, outcome) in
-        [("Rust targets", rust_targets()), ("Python packages", python_packages(root, &packages))]
-    {
+    for (step, outcome) in [
+        ("Rust targets", rust_targets()),
+        ("Python packages", python_packages(root, &packages)),
+        ("PostgreSQL", postgres()),
+    ] {
         if let Err(error) = outcome {
             println!("{step}: not set up: {error:#}");
             failed += 1;
@@ -41,6 +43,18 @@ fn rust_targets() -> Result<()> {
     for target in guests::targets() {
         tool::ensure_target(target)?;
         println!("{target}: there");
+    }
+    Ok(())
+}
+
+/// Some tests start a server of their own. It is the system's to install.
+fn postgres() -> Result<()> {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut found = versions.map(|version| version.path().join("bin/postgres")).filter(|file| file.is_file());
+    match found.next() {
+        Some(file) => println!("{}: there", file.display()),
+        None if Path::new("/usr/bin/postgres").is_file() => println!("/usr/bin/postgres: there"),
+        None => bail!("install it, on Debian with `apt-get install postgresql`"),
     }
     Ok(())
 }

@@ -7,9 +7,10 @@ pub(crate) mod llmproxy;
 pub(crate) mod smg;
 
 use axum::Router;
-use axum::routing::{delete, get, post};
+use axum::extract::Path;
+use axum::routing::{MethodRouter, delete, get, post};
 
-use crate::api::logs;
+use crate::api::{logs, plugins};
 use crate::app::App;
 
 pub(crate) fn routes() -> Router<App> {
@@ -26,14 +27,22 @@ pub(crate) fn routes() -> Router<App> {
     let smg = Router::new()
         .route("/wasm", get(smg::list).post(smg::deploy))
         .route("/wasm/{uuid}", delete(smg::remove));
-    // Fixed words win over a plugin's name; such a plugin is found with /api/v1/plugins?name=.
     let llmproxy = Router::new()
-        .route("/api/v1/plugins/stats", get(llmproxy::stats))
-        .route("/api/v1/plugins/toggle", post(llmproxy::toggle))
-        .route("/api/v1/plugins/install", post(llmproxy::install))
-        .route("/api/v1/plugins/hot-swap", post(llmproxy::hot_swap))
-        .route("/api/v1/plugins/rollback", post(llmproxy::rollback))
+        .route("/api/v1/plugins/stats", named("stats").get(llmproxy::stats))
+        .route("/api/v1/plugins/toggle", shown("toggle").post(llmproxy::toggle))
+        .route("/api/v1/plugins/install", shown("install").post(llmproxy::install))
+        .route("/api/v1/plugins/hot-swap", shown("hot-swap").post(llmproxy::hot_swap))
+        .route("/api/v1/plugins/rollback", shown("rollback").post(llmproxy::rollback))
         .route("/api/v1/metrics/latency", get(llmproxy::latency))
         .route("/api/v1/metrics/ring-timeline", get(llmproxy::ring_timeline));
     heliosproxy.merge(smg).merge(llmproxy)
+}
+
+/// What else can be done at the path of a fixed word: a plugin may be called so.
+fn named(word: &'static str) -> MethodRouter<App> {
+    delete(move |who, app| plugins::remove(who, app, Path(word.to_owned())))
+}
+
+fn shown(word: &'static str) -> MethodRouter<App> {
+    named(word).get(move |who, app| plugins::show(who, app, Path(word.to_owned())))
 }

@@ -1,5 +1,6 @@
 //! What the admin API needs of the process around it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,8 +23,12 @@ pub struct Host {
     pub configuration: Option<Arc<dyn Configuration>>,
     /// What plugins have stored.
     pub kv: Option<Arc<dyn KeyValues>>,
+    /// Where compiled plugins are kept.
+    pub cache_dir: Option<PathBuf>,
     /// What relative entry points of LLMProxy's install requests are relative to.
     pub llmproxy_folder: Option<PathBuf>,
+    /// What plugins measure themselves.
+    pub measured: Option<Arc<dyn Fn() -> Vec<Measured> + Send + Sync>>,
     /// How many visits were not told to a trace collector.
     pub traces_dropped: Option<Arc<dyn Fn() -> u64 + Send + Sync>>,
 }
@@ -103,6 +108,44 @@ impl fmt::Display for ConfigurationError {
 }
 
 impl std::error::Error for ConfigurationError {}
+
+/// A metric that a plugin measures itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measured {
+    /// The plugin.
+    pub plugin: String,
+    /// A name of the Prometheus text format.
+    pub name: String,
+    /// What its numbers mean.
+    pub kind: MeasuredKind,
+    /// By labels, whose names are of that format too.
+    pub series: Vec<(BTreeMap<String, String>, MeasuredValue)>,
+}
+
+/// What the numbers of a metric mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MeasuredKind {
+    /// They only grow.
+    Counter,
+    /// They go up and down.
+    Gauge,
+    /// They are distributions.
+    Histogram,
+}
+
+/// One number, or one distribution.
+#[derive(Debug, Clone, PartialEq)]
+pub enum MeasuredValue {
+    /// Of a counter or a gauge.
+    Number(f64),
+    /// Of a histogram.
+    Distribution {
+        /// Upper bounds, the last of them infinite, and how many are between each and the one before.
+        buckets: Vec<(f64, u64)>,
+        /// Of all samples.
+        sum: f64,
+    },
+}
 
 /// What plugins have stored, by the plugin's name. All of it may block.
 pub trait KeyValues: Send + Sync + 'static {

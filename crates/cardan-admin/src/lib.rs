@@ -18,6 +18,7 @@ mod files;
 mod input;
 mod time;
 
+mod measured;
 mod metrics;
 
 mod api;
@@ -29,7 +30,10 @@ mod openapi;
 mod server;
 
 pub use access::{ExposedError, Role, Token, TokenError, Tokens};
-pub use host::{Configuration, ConfigurationError, Document, Host, KeyValues, KvError};
+pub use host::{
+    Configuration, ConfigurationError, Document, Host, KeyValues, KvError, Measured, MeasuredKind,
+    MeasuredValue,
+};
 pub use openapi::openapi;
 pub use readiness::Readiness;
 pub use server::Admin;

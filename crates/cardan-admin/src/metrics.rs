@@ -14,6 +14,8 @@ use std::fmt;
 
 use crate::access::{As, Viewer};
 use crate::app::App;
+use crate::host::Measured;
+use crate::measured;
 use crate::problem::Problem;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -77,6 +79,7 @@ struct Scrape {
     events: u64,
     traces_dropped: Option<u64>,
     plugins: Vec<PluginStatus>,
+    measured: Vec<Measured>,
 }
 
 type Labels<'a, const N: usize> = [(&'static str, &'a str); N];
@@ -91,6 +94,7 @@ impl Scrape {
             events: manager.ledger().events_after(0).last().map_or(0, |event| event.seq),
             traces_dropped: app.host().traces_dropped.as_ref().map(|dropped| dropped()),
             plugins: manager.plugins(),
+            measured: app.host().measured.as_ref().map(|measured| measured()).unwrap_or_default(),
         }
     }
 
@@ -245,7 +249,8 @@ impl Collector for Scrape {
         self.standing(&mut encoder)?;
         self.instances(&mut encoder)?;
         self.calls(&mut encoder)?;
-        self.durations(&mut encoder)
+        self.durations(&mut encoder)?;
+        measured::encode(&self.measured, &mut encoder)
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cardan_admin::{Admin, Host, Readiness, Tokens};
+use cardan::KvStore;
+use cardan_admin::{Admin, Host, KeyValues, Readiness, Tokens};
 use cardan_manager::Manager;
+use cardan_services::MetricsRegistry;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -16,6 +18,7 @@ use crate::config::AdminListen;
 use crate::otlp::Dropped;
 use crate::output::Failure;
 use crate::reload::LiveConfiguration;
+use crate::stored::{self, StoredValues};
 
 /// What the admin API is about.
 pub(crate) struct About<'a> {
@@ -24,6 +27,9 @@ pub(crate) struct About<'a> {
     pub(crate) readiness: &'a Readiness,
     pub(crate) configuration: &'a LiveConfiguration,
     pub(crate) config_path: &'a Path,
+    pub(crate) cache_dir: Option<PathBuf>,
+    pub(crate) kv: Option<Arc<dyn KvStore>>,
+    pub(crate) metrics: MetricsRegistry,
     pub(crate) dropped: Option<Dropped>,
 }
 
@@ -70,13 +76,19 @@ pub(crate) fn start(
         },
     };
     let address = listener.local_addr().map_err(Failure::failed)?;
+    let metrics = about.metrics;
     let base = about.config_path.parent().unwrap_or(Path::new(""));
     let host = Host {
         version: env!("CARGO_PKG_VERSION"),
         tokens: about.tokens.clone(),
         readiness: about.readiness.clone(),
         configuration: Some(Arc::new(about.configuration.clone())),
-        kv: None,
+        kv: about.kv.map(|store| {
+            let (runtime, manager) = (runtime.clone(), about.manager.clone());
+            Arc::new(StoredValues { store, runtime, manager }) as Arc<dyn KeyValues>
+        }),
+        measured: Some(Arc::new(move || stored::measured(&metrics))),
+        cache_dir: about.cache_dir,
         llmproxy_folder: Some(base.join("plugins")),
         traces_dropped: about
             .dropped

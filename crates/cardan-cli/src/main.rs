@@ -17,6 +17,7 @@ mod reload;
 mod schema;
 mod serve;
 mod state;
+mod stored;
 mod validate;
 
 use std::process::ExitCode;

@@ -58,10 +58,11 @@ pub(crate) fn serve(
     let state = state::open(path, &resolved.state)?;
     let base = path.parent().unwrap_or(Path::new(""));
     let kept = state.as_ref().map(StateDir::path);
-    let Capabilities { services, .. } = resolved
+    let Capabilities { services, metrics } = resolved
         .services
         .open(base, kept, &environment)
         .map_err(|failure| Failure::unusable(format_args!("{}: {failure}", path.display())))?;
+    let kv = services.kv.clone();
     let engine = engine(shared, resolved.engine, services)?;
     let manager = state::manager(engine.clone(), seed, state)?;
     let otlp = resolved.otlp.as_ref().map(|settings| otlp::start(runtime.handle(), &manager, settings));
@@ -76,6 +77,9 @@ pub(crate) fn serve(
         readiness: &readiness,
         configuration: &configuration,
         config_path: path,
+        cache_dir: cache_dir(shared),
+        kv,
+        metrics,
         dropped: otlp.as_ref().map(|otlp| otlp.dropped.clone()),
     };
     let admin_listen = at.admin.unwrap_or(resolved.admin.listen);
@@ -155,8 +159,7 @@ pub(crate) fn serve(
 
 /// An engine with the real capabilities.
 pub(crate) fn engine(shared: &Shared, bounds: EngineBounds, services: Services) -> Result<Engine, Failure> {
-    let chosen = shared.cache_dir.clone().filter(|dir| !dir.as_os_str().is_empty());
-    let cache_dir = if shared.no_cache { None } else { chosen.or_else(default_cache_dir) };
+    let cache_dir = cache_dir(shared);
     if cache_dir.is_none() && !shared.no_cache {
         tracing::info!("no compile cache: set HOME, XDG_CACHE_HOME or CARDAN_CACHE_DIR to start faster");
     }
@@ -170,6 +173,12 @@ pub(crate) fn engine(shared: &Shared, bounds: EngineBounds, services: Services) 
         ..EngineConfig::default()
     };
     Engine::new(config).map_err(|error| Failure::failed(format_args!("{error}; or run with --no-cache")))
+}
+
+/// Where compiled plugins are kept, if anywhere.
+fn cache_dir(shared: &Shared) -> Option<PathBuf> {
+    let chosen = shared.cache_dir.clone().filter(|dir| !dir.as_os_str().is_empty());
+    if shared.no_cache { None } else { chosen.or_else(default_cache_dir) }
 }
 
 /// The place the XDG base directory specification has for caches, where there is a home. Variables that

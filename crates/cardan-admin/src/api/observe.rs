@@ -1,8 +1,11 @@
 //! Chains, hooks and visits.
 
+use std::path::Path;
+
 use axum::Json;
 use axum::extract::{Path as Segment, State};
 use cardan_api::catalogue::HOOKS;
+use cardan_manager::StateDir;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -126,12 +129,15 @@ pub(crate) struct ProcessView {
     generation: u64,
     /// Whether tokens are asked for.
     tokens: bool,
-    state_dir: StateDirView,
+    /// Where what survives a restart is kept.
+    state_dir: DirView,
+    /// Where compiled plugins are kept.
+    cache_dir: DirView,
 }
 
-/// Where what survives a restart is kept.
+/// A directory of the process.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct StateDirView {
+pub(crate) struct DirView {
     path: Option<String>,
     /// Why it cannot be written, if it cannot.
     problem: Option<String>,
@@ -142,19 +148,23 @@ pub(crate) struct StateDirView {
     security(("bearer" = ["viewer"])))]
 pub(crate) async fn status(_: As<Viewer>, State(app): State<App>) -> Result<Json<ProcessView>, Problem> {
     app.blocking(|app| {
-        let dir = app.manager().state().map(|state| state.path().to_owned());
-        // The only way to know is to try.
-        let problem = dir.as_ref().and_then(|dir| tempfile::tempfile_in(dir).err());
         Ok(Json(ProcessView {
             version: app.host().version,
             not_ready: app.host().readiness.reasons(),
             generation: app.manager().snapshot().generation(),
             tokens: app.access().asks_for_tokens(),
-            state_dir: StateDirView {
-                path: dir.map(|dir| dir.display().to_string()),
-                problem: problem.map(|error| error.to_string()),
-            },
+            state_dir: DirView::of(app.manager().state().map(StateDir::path)),
+            cache_dir: DirView::of(app.host().cache_dir.as_deref()),
         }))
     })
     .await
+}
+
+impl DirView {
+    fn of(dir: Option<&Path>) -> Self {
+        // The only way to know is to try.
+        let problem = dir.and_then(|dir| tempfile::tempfile_in(dir).err());
+        let path = dir.map(|dir| dir.display().to_string());
+        Self { path, problem: problem.map(|error| error.to_string()) }
+    }
 }

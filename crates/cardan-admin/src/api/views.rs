@@ -170,7 +170,7 @@ pub(crate) struct VisitView {
     duration_us: u64,
     /// Method, host and path.
     subject: String,
-    /// Who decided last.
+    /// `stopped` or `refused` where somebody did that, else what came of the last question.
     outcome: Option<&'static str>,
     decisions: Vec<DecisionView>,
     /// Those beyond.
@@ -325,7 +325,7 @@ impl From<&VisitRecord> for VisitView {
             began_at: time::millis(record.began_at),
             duration_us: whole_us(record.duration),
             subject: record.subject.clone(),
-            outcome: record.decisions.last().map(|decision| word(decision.outcome)),
+            outcome: outcome_of(&record.decisions),
             decisions: record.decisions.iter().map(Into::into).collect(),
             decisions_not_kept: record.decisions_not_kept,
         }
@@ -346,6 +346,12 @@ impl From<&Decision> for DecisionView {
             error: decision.error.clone(),
         }
     }
+}
+
+fn outcome_of(decisions: &[Decision]) -> Option<&'static str> {
+    let decisive = |decision: &&Decision| matches!(decision.outcome, Outcome::Stopped | Outcome::Refused(_));
+    let decision = decisions.iter().find(decisive).or(decisions.last());
+    decision.map(|decision| word(decision.outcome))
 }
 
 /// The outcome's name in documents and metrics.

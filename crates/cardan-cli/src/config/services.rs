@@ -82,7 +82,6 @@ enum SecretEntry {
 pub(crate) struct Capabilities {
     pub(crate) services: Services,
     /// What plugins measure.
-    #[expect(dead_code, reason = "the admin API shows it")]
     pub(crate) metrics: MetricsRegistry,
 }
 

@@ -229,6 +229,20 @@ fn process(status: &Value) -> Vec<Finding> {
             "set state: {dir: ...}: what is done through the admin API ends with the process",
         ),
     }];
+    let cache = &status["cache_dir"];
+    findings.push(match (cache["path"].as_str(), cache["problem"].as_str()) {
+        (Some(path), None) => Finding::ok("cache", format!("{path} can be written")),
+        (path, problem) => Finding::new(
+            "cache",
+            Mark::Warn,
+            format!(
+                "{}: {}",
+                path.unwrap_or("no cache"),
+                problem.unwrap_or("every start compiles every plugin")
+            ),
+            "name a directory that can be written with --cache-dir or CARDAN_CACHE_DIR",
+        ),
+    });
     if status["tokens"] == false {
         let advice = "add tokens under admin.tokens, if others use this machine";
         findings.push(Finding::new(

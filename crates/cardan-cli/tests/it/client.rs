@@ -100,3 +100,9 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> (u16, String) {
     let answer = block_on(Client::new(address).fetch("GET", path, String::new())).unwrap();
     (answer.status, answer.body)
 }
+
+/// A client for anything, over any number of connections.
+pub(crate) fn http() -> reqwest::Client {
+    cardan_services::install_tls_provider();
+    reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap()
+}

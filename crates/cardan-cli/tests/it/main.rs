@@ -9,10 +9,13 @@
 mod client;
 mod process;
 
+mod admin;
 mod commands;
 mod demo;
 mod foreign;
 mod llmproxy;
 mod openai;
+mod operate;
 mod reload;
 mod services;
+mod traces;

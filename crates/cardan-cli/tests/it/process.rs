@@ -29,6 +29,9 @@ pub(crate) fn cardan() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cardan"));
     command
         .env_remove("CARDAN_LOG")
+        .env_remove("CARDAN_SERVER")
+        .env_remove("CARDAN_TOKEN")
+        .env_remove("CARDAN_TOKEN_FILE")
         .env("CARDAN_CACHE_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"))
         .env_remove("STATE_DIRECTORY")
         .env("XDG_STATE_HOME", Path::new(env!("CARGO_TARGET_TMPDIR")).join("state"))

@@ -117,7 +117,7 @@ fn grants_and_secrets() {
     deploy(dir.path(), "{kv: write}", "{}");
     let from = server.logged();
     server.signal(Signal::HUP);
-    server.wait_for(from, "services: they cannot change while plugins run");
+    server.wait_for(from, "services: it cannot change while plugins run");
 }
 
 #[test]

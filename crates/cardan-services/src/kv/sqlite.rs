@@ -24,7 +24,7 @@ const LAYOUT: i64 = 1;
 /// How long the writer waits for something to do before it looks for what has expired.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// Expired entries that are removed at once: in between, others have their turn.
-const SWEEP_MAX: i64 = 500;
+const SWEEP_MAX: u32 = 500;
 /// How long another process may hold the file, such as a backup.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -187,17 +187,21 @@ fn work(mut connection: Connection, lane: &Lane<Job>, clock: &WallClock, sweep: 
     };
     let _left = Left(lane);
     let mut swept_ms = clock();
-    while let Some(batch) = lane.next_batch(SWEEP_EVERY) {
+    let mut idle = SWEEP_EVERY;
+    while let Some(batch) = lane.next_batch(idle) {
         let now_ms = clock();
         if !batch.is_empty() {
             run(&mut connection, behavior, batch, now_ms);
         }
         let due = now_ms.saturating_sub(swept_ms) >= SWEEP_EVERY.as_millis() as u64;
         if sweep == Sweep::WhenIdle && due {
-            swept_ms = now_ms;
-            if let Err(error) = remove_expired(&connection, now_ms) {
+            let removed = remove_expired(&connection, now_ms).unwrap_or_else(|error| {
                 tracing::warn!(%error, "expired keys of plugins were not removed");
-            }
+                0
+            });
+            // Where there may be more, go on as soon as nobody else has anything to do.
+            let more = removed >= SWEEP_MAX as usize;
+            (swept_ms, idle) = if more { (swept_ms, Duration::ZERO) } else { (now_ms, SWEEP_EVERY) };
         }
     }
 }

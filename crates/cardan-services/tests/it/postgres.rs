@@ -27,11 +27,12 @@ impl Server {
     /// The one server of this process.
     pub(crate) fn shared() -> &'static Self {
         static SERVER: OnceLock<Server> = OnceLock::new();
-        SERVER.get_or_init(|| Self::start(&[]).unwrap_or_else(|why| panic!("no PostgreSQL server: {why}")))
+        SERVER
+            .get_or_init(|| Self::start(&[], &[]).unwrap_or_else(|why| panic!("no PostgreSQL server: {why}")))
     }
 
-    /// Starts one with these settings, such as `ssl=on`.
-    pub(crate) fn start(settings: &[String]) -> Result<Self, String> {
+    /// Starts one with these settings, such as `ssl=on`, and files for them in its directory.
+    pub(crate) fn start(settings: &[&str], files: &[(&str, &[u8])]) -> Result<Self, String> {
         let programs = programs()?;
         let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
         let user = User::for_servers(directory.path())?;
@@ -45,6 +46,9 @@ impl Server {
             .map_err(|error| format!("initdb: {error}"))?;
         if !made.status.success() {
             return Err(format!("initdb: {}", String::from_utf8_lossy(&made.stderr)));
+        }
+        for (name, content) in files {
+            user.write(&data.join(name), content).map_err(|error| format!("{name}: {error}"))?;
         }
         // Somebody else may take the port before the server does: then it says so, and we try again.
         for _ in 0..5 {
@@ -103,10 +107,10 @@ fn programs() -> Result<PathBuf, String> {
         folders.push(Path::new(home).join("bin"));
     }
     folders.extend(["/usr/bin", "/usr/local/bin"].map(PathBuf::from));
-    folders.into_iter().find(|folder| complete(folder)).ok_or_else(|| {
-        "it is not installed: on Debian, `apt-get install postgresql` (cargo xtask setup says so, too)"
-            .to_owned()
-    })
+    folders
+        .into_iter()
+        .find(|folder| complete(folder))
+        .ok_or_else(|| "it is not installed: on Debian, `apt-get install postgresql`".to_owned())
 }
 
 /// Starts a process from a thread that stays: to the kernel, the parent whose death ends the process is the
@@ -122,21 +126,25 @@ fn spawn_for_good(mut command: Command) -> Result<Child, String> {
     receiver.recv().map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
-/// Accepts connections, and answers as a server that is ready does.
+/// What a client says first (protocol 3.0).
+const HELLO: &[u8] = b"\0\0\0\x29\0\x03\0\0user\0postgres\0database\0postgres\0\0";
+
+/// Lets a client in: one that is still starting says so.
 fn is_there(child: &mut Child, port: u16) -> bool {
     let start = Instant::now();
     while start.elapsed() < START {
         if child.try_wait().is_ok_and(|ended| ended.is_some()) {
             return false;
         }
-        // "Is there TLS?" is answered by one letter.
         let asked = std::net::TcpStream::connect(("127.0.0.1", port)).and_then(|mut stream| {
             stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-            stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47])?;
+            stream.write_all(HELLO)?;
             let mut answer = [0];
-            stream.read_exact(&mut answer)
+            stream.read_exact(&mut answer)?;
+            Ok(answer)
         });
-        if asked.is_ok() {
+        // An answer about authentication, and no error.
+        if asked.is_ok_and(|answer| answer == *b"R") {
             return true;
         }
         std::thread::sleep(Duration::from_millis(50));
@@ -161,6 +169,13 @@ impl User {
         fs::set_permissions(directory, fs::Permissions::from_mode(0o700))
             .map_err(|error| error.to_string())?;
         Ok(Self(Some(nobody)))
+    }
+
+    /// A file that nobody else may read.
+    fn write(&self, file: &Path, content: &[u8]) -> std::io::Result<()> {
+        fs::write(file, content)?;
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600))?;
+        std::os::unix::fs::chown(file, self.0, None)
     }
 
     /// A program that ends with the process that started it, however that ends.

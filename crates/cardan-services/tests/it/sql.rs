@@ -50,7 +50,7 @@ fn check_code(found: Result<SqlResult, SqlFailure>, code: &str, why: &str) {
 async fn with_both(test: impl AsyncFn(&SqlPools, &str)) {
     let directory = tempfile::tempdir().unwrap();
     let sqlite = sqlite(directory.path());
-    let server = Server::start(&[]).unwrap_or_else(|why| panic!("no PostgreSQL server: {why}"));
+    let server = Server::start(&[], &[]).unwrap_or_else(|why| panic!("no PostgreSQL server: {why}"));
     let postgres = pools(&server.address());
     for (pools, name) in [(&sqlite, "sqlite"), (&postgres, "postgres")] {
         write(pools, "CREATE TABLE item (id integer primary key, name text)").await;
@@ -401,4 +401,54 @@ async fn many_at_once() {
         }
     })
     .await;
+}
+
+/// With `sslmode=require` the server's certificate is checked, by name too.
+#[tokio::test]
+async fn postgres_over_tls() {
+    use base64::Engine as _;
+    let pem = |kind: &str, der: &[u8]| {
+        let encoded = base64::engine::general_purpose::STANDARD.encode(der);
+        format!("-----BEGIN {kind}-----\n{encoded}\n-----END {kind}-----\n").into_bytes()
+    };
+    let certificate = pem("CERTIFICATE", include_bytes!("tls/localhost.crt.der"));
+    let key = pem("PRIVATE KEY", include_bytes!("tls/localhost.key.der"));
+    let files: [(&str, &[u8]); 2] = [("server.crt", &certificate), ("server.key", &key)];
+    let server = Server::start(&["ssl=on"], &files).unwrap();
+    let asked = async |host: &str, ca: Option<&[u8]>| {
+        let address = format!("postgres://postgres@{host}:{}/postgres?sslmode=require", server.port());
+        let SqlTarget::Postgres(config, _) = SqlTarget::parse(&address).unwrap() else { panic!() };
+        let target = SqlTarget::Postgres(config, ca.map(<[u8]>::to_vec));
+        let pools = SqlPools::new([("main".to_owned(), target)]).unwrap();
+        let statement = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+        read(&pools, statement, json!([])).await.map(|found| found.rows)
+    };
+    assert_eq!(asked("localhost", Some(&certificate)).await, Ok(vec![vec![json!(true)]]));
+    for (host, ca) in [("localhost", None), ("127.0.0.1", Some(&*certificate))] {
+        let found = asked(host, ca).await;
+        assert!(matches!(found, Err(SqlFailure::Unavailable(_))), "{host} {}: {found:?}", ca.is_some());
+    }
+    // A statement that takes too long is cancelled over TLS as well.
+    let SqlTarget::Postgres(config, _) = SqlTarget::parse(&format!(
+        "postgres://postgres@localhost:{}/postgres?sslmode=require",
+        server.port()
+    ))
+    .unwrap() else {
+        panic!()
+    };
+    let target = SqlTarget::Postgres(config, Some(certificate.clone()));
+    let pools = SqlPools::new([("main".to_owned(), target)]).unwrap();
+    let slow = SqlQuery {
+        timeout: Duration::from_millis(300),
+        ..query(Access::Read, "SELECT pg_sleep(600)", json!([]))
+    };
+    assert_eq!(pools.query(slow).await, Err(SqlFailure::Timeout));
+    let running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid() AND state = 'active'";
+    for _ in 0..100 {
+        if read(&pools, running, json!([])).await.unwrap().rows == [[json!(0)]] {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the statement still runs");
 }

@@ -205,6 +205,31 @@ fn exactly_those_calls() {
     }
 }
 
+/// The same calls as a program makes them that is written with the Rust PDK.
+#[test]
+fn calls_of_the_rust_pdk() {
+    let module = std::fs::read(crate::support::guests().join("prebuilt/services.wasm")).unwrap();
+    let load = |grants: Grants| {
+        house().engine.plugin(&module[..]).name("pdk").limits(within(GENEROUS)).grants(grants).load().unwrap()
+    };
+    let (plugin, bare) = (load(everything()), load(Grants::default()));
+    let made = |plugin: &Plugin, name: &str, args: &[&str]| {
+        plugin.call("call", json!({ "name": name, "args": args }).to_string())
+    };
+    for (name, _, args, needs) in CALLS {
+        assert!(made(&plugin, name, args).is_ok(), "{name}");
+        let free = [Capability::Log, Capability::Clock, Capability::Random].contains(&needs);
+        let denied = made(&bare, name, args).map_err(|error| error.fault());
+        assert_eq!(denied.is_ok(), free, "{name}: {denied:?}");
+        assert!(plugin.inspection().capabilities.contains(&needs), "{name}");
+    }
+    assert_eq!(made(&plugin, "kv_set", &["k", "value", ""]).unwrap(), b"");
+    assert_eq!(made(&plugin, "kv_get", &["k"]).unwrap(), b"value");
+    assert_eq!(made(&plugin, "kv_get", &["missing"]).unwrap(), b"");
+    assert_eq!(made(&plugin, "kv_cas", &["k", "value", "new"]).unwrap(), b"1");
+    assert_eq!(made(&plugin, "random_bytes", &["9"]).unwrap().len(), 9);
+}
+
 #[test]
 fn inspection() {
     for (name, _, args, needs) in CALLS {

@@ -219,9 +219,10 @@ impl<'a> Build<'a> {
             Err(state) => Err(state),
         };
         let Some(code) = quick.filter(|_| large) else {
-            return match initialised {
-                Ok(wasm) => self.initialised(&fusion, wasm),
-                Err(state) => self.plain(main, state),
+            return match (initialised, best) {
+                (Ok(wasm), _) => self.initialised(&fusion, wasm),
+                (Err(state), Some(code)) => self.plain_of(code, main, state),
+                (Err(state), None) => self.plain(main, state),
             };
         };
         self.baseline_stage(code, &fusion, initialised)
@@ -253,6 +254,14 @@ impl<'a> Build<'a> {
     /// Every instance initialised by itself, on the best code.
     fn plain(&self, main: &NamedModule, snapshot: SnapshotState) -> Result<Stage, Error> {
         let template = self.template(self.link(main)?, Start::Anew, self.ears());
+        Ok(Stage { template, tier: Tier::Optimised, snapshot, later: None })
+    }
+
+    /// The same of code that has been read from the cache.
+    fn plain_of(&self, code: Module, main: &NamedModule, snapshot: SnapshotState) -> Result<Stage, Error> {
+        let linker = self.linker(code.engine())?;
+        let Ok(linked) = fused(code, &linker, &self.fusion(main)?) else { return self.plain(main, snapshot) };
+        let template = self.template(linked, Start::Anew, self.ears());
         Ok(Stage { template, tier: Tier::Optimised, snapshot, later: None })
     }
 

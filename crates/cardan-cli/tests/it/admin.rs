@@ -164,7 +164,7 @@ fn the_configuration_is_replaced_whole_or_not_at_all() {
         let status = async |path: &str| gateway.fetch("GET", path, String::new()).await.unwrap().status;
         let models = "/v1/models";
         assert_eq!(status(models).await, 200);
-        let moved = text.replace("\"path\":\"/\"", "\"path\":\"/below\"");
+        let moved = text.replace("\"path\":\"/\"", "\"path\":\"/below\",\"rewrite\":\"/\"");
         let dry = put("?dry_run=1", "", moved.clone()).await.unwrap();
         assert_eq!((dry.status().as_u16(), status(models).await), (200, 200));
         for wrong in [text.replace("\"upstream\":\"a\"", "\"upstream\":\"b\""), "[".to_owned(), String::new()]
@@ -206,7 +206,8 @@ fn stored_values() {
     let house = Operated::with(&json!({}));
     block_on(async {
         let url = |path: &str| format!("http://{}/admin/kv/guard/{path}", house.admin);
-        let get = async |path: &str| http().get(url(path)).send().await.unwrap().json::<Value>().await.unwrap();
+        let get =
+            async |path: &str| http().get(url(path)).send().await.unwrap().json::<Value>().await.unwrap();
         for key in ["a", "b/c", "d"] {
             let put = http().put(url(key)).body(format!("value of {key}")).send().await.unwrap();
             assert_eq!(put.text().await.unwrap(), r#"{"ok":true}"#);

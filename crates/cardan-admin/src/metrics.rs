@@ -82,6 +82,9 @@ struct Scrape {
     measured: Vec<Measured>,
 }
 
+/// A gauge: its name, its help, and where its number comes from.
+type Row<T> = (&'static str, &'static str, fn(&T) -> f64);
+
 type Labels<'a, const N: usize> = [(&'static str, &'a str); N];
 
 impl Scrape {
@@ -139,7 +142,7 @@ impl Scrape {
     }
 
     fn standing(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let rows: [(&str, &str, fn(&PluginStatus) -> f64); 5] = [
+        let rows: [Row<PluginStatus>; 5] = [
             ("cardan_plugin_enabled", "Whether visits ask it.", |it| flag(it.enabled)),
             ("cardan_plugin_quarantined", "Whether it is not asked because it kept failing.", |it| {
                 flag(matches!(it.state, Standing::Quarantined { .. }))
@@ -173,7 +176,7 @@ impl Scrape {
     }
 
     fn instances(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let rows: [(&str, &str, fn(&VersionStatus) -> f64); 4] = [
+        let rows: [Row<VersionStatus>; 4] = [
             ("cardan_plugin_instances", "Instances alive.", |it| it.usage.instances as f64),
             ("cardan_plugin_ready_instances", "Instances that wait for a call.", |it| it.usage.ready as f64),
             ("cardan_plugin_waiting_calls", "Calls that wait for an instance.", |it| it.usage.waiting as f64),

@@ -111,49 +111,71 @@ pub(crate) fn serve(
         plugins: Mutex::new(resolved.plugins),
     });
     configuration.begin(reloads.clone());
+    let beside = Beside { readiness, admin, otlp };
     let outcome = runtime.block_on(async {
-        let listen = at.gateway.unwrap_or(resolved.listen);
-        let bound = async {
-            let listener = TcpListener::bind(listen).await?;
-            let address = listener.local_addr()?;
-            Ok::<_, std::io::Error>((listener, address))
-        };
-        let (listener, address) = bound.await.map_err(|error| {
-            Failure::failed(format_args!("cannot listen on {listen}: {error}; choose another with --listen"))
-        })?;
+        let (listener, address) = bind(at.gateway.unwrap_or(resolved.listen)).await?;
         let signals = Signals::new(hangups)?;
-        readiness.ready();
+        beside.readiness.ready();
         ready(address)?;
-        let supervision = tokio::spawn(manager.clone().supervise());
-        let reloads = tokio::spawn(reloads.on(signals.reload));
-        let stop = async {
-            signals.stop.first().await;
-            readiness.not_ready("it was told to stop");
-        };
-        let outcome = tokio::select! {
-            () = gateway.serve(listener, stop) => Ok(()),
-            signal = signals.hurry.second() => Err(Failure::cut_off(signal)),
-        };
-        reloads.abort();
-        supervision.abort();
-        if outcome.is_ok() {
-            manager.say_goodbye().await;
-            let stop_admin = async {
-                if let Some(admin) = admin {
-                    admin.stop().await
-                }
-            };
-            let stop_otlp = async {
-                if let Some(otlp) = otlp {
-                    otlp.stop().await
-                }
-            };
-            tokio::join!(stop_admin, stop_otlp);
-        }
-        outcome
+        until_stopped(listener, signals, reloads, beside).await
     });
     // A reload that hangs, say on a file that is a pipe nobody writes to, does not keep the process alive.
     runtime.shutdown_background();
+    outcome
+}
+
+async fn bind(listen: SocketAddr) -> Result<(TcpListener, SocketAddr), Failure> {
+    let bound = async {
+        let listener = TcpListener::bind(listen).await?;
+        let address = listener.local_addr()?;
+        Ok::<_, std::io::Error>((listener, address))
+    };
+    bound.await.map_err(|error| {
+        Failure::failed(format_args!("cannot listen on {listen}: {error}; choose another with --listen"))
+    })
+}
+
+/// What goes on beside the gateway, and ends after it.
+struct Beside {
+    readiness: Readiness,
+    admin: Option<admin::Serving>,
+    otlp: Option<otlp::Reporting>,
+}
+
+async fn until_stopped(
+    listener: TcpListener,
+    signals: Signals,
+    reloads: Arc<Reloads>,
+    beside: Beside,
+) -> Result<(), Failure> {
+    let Beside { readiness, admin, otlp } = beside;
+    let (manager, gateway) = (reloads.manager.clone(), reloads.gateway.clone());
+    let supervision = tokio::spawn(manager.clone().supervise());
+    let reloads = tokio::spawn(reloads.on(signals.reload));
+    let stop = async {
+        signals.stop.first().await;
+        readiness.not_ready("it was told to stop");
+    };
+    let outcome = tokio::select! {
+        () = gateway.serve(listener, stop) => Ok(()),
+        signal = signals.hurry.second() => Err(Failure::cut_off(signal)),
+    };
+    reloads.abort();
+    supervision.abort();
+    if outcome.is_ok() {
+        manager.say_goodbye().await;
+        let stop_admin = async {
+            if let Some(admin) = admin {
+                admin.stop().await;
+            }
+        };
+        let stop_otlp = async {
+            if let Some(otlp) = otlp {
+                otlp.stop().await;
+            }
+        };
+        tokio::join!(stop_admin, stop_otlp);
+    }
     outcome
 }
 

@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::extract::{Path as Segment, State};
+use axum::Json;
+use axum::extract::{FromRequestParts, Path as Segment, State};
 use axum::response::sse::{Event as Message, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
-use axum::{Extension, Json};
 use cardan_manager::{LogLine, Manager};
 use futures_util::Stream;
-use http::{HeaderMap, header};
+use http::HeaderName;
+use http::header::ACCEPT;
+use http::request::Parts;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use utoipa::{IntoParams, ToSchema};
@@ -71,14 +73,8 @@ pub(crate) struct Lines {
 #[utoipa::path(get, path = "/api/v1/logs", tag = "observe", params(Which),
     responses((status = 200, content((Lines = "application/json"), (String = "text/event-stream")))),
     security(("bearer" = ["viewer"])))]
-pub(crate) async fn all(
-    _: As<Viewer>,
-    State(app): State<App>,
-    Extension(stopping): Extension<Stopping>,
-    Query(which): Query<Which>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    answer(&app, None, which, &headers, stopping)
+pub(crate) async fn all(_: As<Viewer>, State(app): State<App>, wanted: Wanted) -> Result<Response, Problem> {
+    answer(&app, None, wanted)
 }
 
 /// What one plugin logged. As a stream it is resumed with `Last-Event-ID`.
@@ -90,13 +86,11 @@ pub(crate) async fn all(
 pub(crate) async fn of_one(
     _: As<Viewer>,
     State(app): State<App>,
-    Extension(stopping): Extension<Stopping>,
     Segment(name): Segment<String>,
-    Query(which): Query<Which>,
-    headers: HeaderMap,
+    wanted: Wanted,
 ) -> Result<Response, Problem> {
     app.manager().log_tail(&name, 0, 0)?;
-    answer(&app, Some(name), which, &headers, stopping)
+    answer(&app, Some(name), wanted)
 }
 
 /// The same under HeliosProxy's path.
@@ -108,28 +102,42 @@ pub(crate) async fn of_one(
 pub(crate) async fn heliosproxy(
     who: As<Viewer>,
     app: State<App>,
-    stopping: Extension<Stopping>,
     name: Segment<String>,
-    which: Query<Which>,
-    headers: HeaderMap,
+    wanted: Wanted,
 ) -> Result<Response, Problem> {
-    of_one(who, app, stopping, name, which, headers).await
+    of_one(who, app, name, wanted).await
 }
 
-fn answer(
-    app: &App,
-    name: Option<String>,
+/// Which lines, and whether those to come as well.
+#[derive(Debug)]
+pub(crate) struct Wanted {
     which: Which,
-    headers: &HeaderMap,
+    /// The moment of the last line that the client has seen.
+    last: Option<u64>,
+    follow: bool,
     stopping: Stopping,
-) -> Result<Response, Problem> {
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    let follow = which.follow || accept.is_some_and(|accept| accept.contains("text/event-stream"));
-    // A line of that very moment is sent again: better twice than not at all.
-    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Wanted {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Query(which) = Query::<Which>::from_request_parts(parts, state).await?;
+        let text = |field| parts.headers.get(field)?.to_str().ok();
+        let last = text(HeaderName::from_static("last-event-id")).and_then(|id| id.parse().ok());
+        let follow = which.follow || text(ACCEPT).is_some_and(|it| it.contains("text/event-stream"));
+        let stopping = parts.extensions.get::<Stopping>().cloned();
+        let stopping = stopping.ok_or_else(|| Problem::internal("a route outside of the server"))?;
+        Ok(Self { which, last, follow, stopping })
+    }
+}
+
+fn answer(app: &App, name: Option<String>, wanted: Wanted) -> Result<Response, Problem> {
+    let Wanted { which, last, follow, stopping } = wanted;
     let mut look = Look {
         manager: app.manager().clone(),
         name,
+        // A line of that very moment is sent again: better twice than not at all.
         since: last.or(which.since).unwrap_or(0),
         least: least(which.level.as_deref())?,
         seen: BTreeMap::new(),

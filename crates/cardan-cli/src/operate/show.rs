@@ -74,8 +74,8 @@ fn note(plugin: &Value) -> String {
     let mut notes = Vec::new();
     if !plugin["canary"].is_null() {
         let canary = &plugin["canary"];
-        let how =
-            if canary["stopped"] == true { "stopped".to_owned() } else { format!("{}%", canary["percent"]) };
+        let percent = canary["percent"].as_f64().unwrap_or(0.0);
+        let how = if canary["stopped"] == true { "stopped".to_owned() } else { format!("{percent}%") };
         notes.push(format!("canary {} {how}", canary["version"]["number"]));
     }
     if let Some(until) = plugin["quarantined_until"].as_str() {

@@ -164,7 +164,7 @@ fn the_configuration_is_replaced_whole_or_not_at_all() {
         let status = async |path: &str| gateway.fetch("GET", path, String::new()).await.unwrap().status;
         let models = "/v1/models";
         assert_eq!(status(models).await, 200);
-        let moved = text.replace("\"path\":\"/\"", "\"path\":\"/below\"");
+        let moved = text.replace("\"path\":\"/\"", "\"path\":\"/below\",\"rewrite\":\"/\"");
         let dry = put("?dry_run=1", "", moved.clone()).await.unwrap();
         assert_eq!((dry.status().as_u16(), status(models).await), (200, 200));
         for wrong in [text.replace("\"upstream\":\"a\"", "\"upstream\":\"b\""), "[".to_owned(), String::new()]

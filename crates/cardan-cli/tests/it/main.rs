@@ -10,6 +10,7 @@ mod client;
 mod process;
 
 mod admin;
+mod changes;
 mod commands;
 mod demo;
 mod foreign;

@@ -9,7 +9,7 @@ use crate::client::get;
 use crate::process::{Server, cardan, finish};
 
 /// Answers every request with how many it has answered, or with a secret.
-const COUNTER: &str = r#"(module
+pub(crate) const COUNTER: &str = r#"(module
   (import "extism:host/env" "alloc" (func $alloc (param i64) (result i64)))
   (import "extism:host/env" "length" (func $length (param i64) (result i64)))
   (import "extism:host/env" "load_u8" (func $load (param i64) (result i32)))

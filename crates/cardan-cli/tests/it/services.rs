@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustix::process::Signal;
 
-use crate::client::get;
+use crate::client::{Client, block_on, get};
 use crate::process::{Server, cardan, finish};
 
 /// Answers every request with how many it has answered, or with a secret.
@@ -88,6 +88,27 @@ fn stores_survive() {
         server.ended();
     }
     assert!(dir.path().join("state/kv.sqlite").is_file());
+}
+
+/// What a plugin stored is there for operators, and what they store is there for it.
+#[test]
+fn stores_and_the_admin_api() {
+    let dir = tempfile::tempdir().unwrap();
+    deploy(dir.path(), "{kv: write}", "{}");
+    let mut command = cardan();
+    command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--config"]);
+    let server = Server::start(command.arg(dir.path().join("cardan.yaml")));
+    let line = server.wait_for(0, "admin API");
+    let (_, address) = line.rsplit_once("address=").unwrap();
+    let admin = address.split_whitespace().next().unwrap().parse().unwrap();
+    check(&server, "/count", 418, "\"1\"");
+    let stored = r#"{"plugin":"counter","key":"count","value":"1"}"#;
+    assert_eq!(get(admin, "/admin/kv/counter/count"), (200, stored.to_owned()));
+    let (status, keys) = get(admin, "/admin/kv/counter/?prefix=c");
+    assert!(status == 200 && keys.contains("count"), "{status} {keys}");
+    let put = block_on(Client::new(admin).fetch("PUT", "/admin/kv/counter/count", "41".to_owned())).unwrap();
+    assert!(put.status < 300, "{put:?}");
+    check(&server, "/count", 418, "\"42\"");
 }
 
 #[test]

@@ -110,6 +110,7 @@ fn uploads_are_kept_and_replaced() {
         upload("?name=a%0Ab", module).await.problem(422, "control character");
         upload("?name=x", b"hello".to_vec()).await.problem(422, "no WebAssembly module");
         let one = house.get("/api/v1/plugins/sent%20in").await.ok();
+        assert_eq!(one["limits"]["deadline_ms"], 500, "nobody runs for ever: {one}");
         let source = one["source"].as_str().unwrap();
         assert!(source.starts_with(house.dir.path().to_str().unwrap()), "{source}");
         house.ask("DELETE", "/api/v1/plugins/sent%20in", &Value::Null).await.ok();

@@ -39,6 +39,8 @@ const HEAD_READ: Duration = Duration::from_secs(30);
 const SEND_STALL: Duration = Duration::from_secs(30);
 /// A client may take this long for a body.
 const BODY_READ: Duration = Duration::from_secs(60);
+/// A connection on which nothing comes or goes for so long is closed. Longer than loading a plugin should take.
+const QUIET: Duration = Duration::from_secs(300);
 /// Requests under way may take this long once the process is told to stop.
 const DRAIN: Duration = Duration::from_secs(3);
 /// How long to wait before accepting again when accepting fails.
@@ -92,7 +94,7 @@ impl Admin {
             let router = router.clone().layer(axum::Extension(Peer(peer)));
             let watcher = graceful.watcher();
             connections.spawn(async move {
-                let stream = TokioIo::new(Steady { stream, alarm: None, waiting: false });
+                let stream = TokioIo::new(Steady::new(stream));
                 let service = TowerToHyperService::new(router);
                 let served = builder().serve_connection(stream, service);
                 if let Err(error) = watcher.watch(served).await {
@@ -235,18 +237,31 @@ impl hyper::body::Body for Timely {
     }
 }
 
-/// A socket whose peer may not stop reading: a client that follows and never reads would keep its place.
+/// A socket whose peer may not stop reading, or be there for nothing: a client that follows and never reads, or
+/// connects and never asks, would keep its place.
 #[derive(Debug)]
 struct Steady {
     stream: TcpStream,
+    /// Rings when nothing has come or gone for long.
+    quiet: Pin<Box<Sleep>>,
     alarm: Option<Pin<Box<Sleep>>>,
     waiting: bool,
 }
 
 impl Steady {
+    fn new(stream: TcpStream) -> Self {
+        let quiet = Box::pin(sleep_until(Instant::now() + QUIET));
+        Self { stream, quiet, alarm: None, waiting: false }
+    }
+
+    fn stir(&mut self) {
+        self.quiet.as_mut().reset(Instant::now() + QUIET);
+    }
+
     fn hurry<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
             self.waiting = false;
+            self.stir();
             return polled;
         }
         let deadline = Instant::now() + SEND_STALL;
@@ -265,7 +280,12 @@ impl AsyncRead for Steady {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if polled.is_ready() {
+            self.stir();
+            return polled;
+        }
+        self.quiet.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 

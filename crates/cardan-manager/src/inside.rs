@@ -1,9 +1,12 @@
-//! Looking inside one plugin: its log, and what it left when it failed.
+//! The inside of one plugin: its configuration, its log, and what it left when it failed.
 
 use cardan::{LogTail, Plugin};
+use serde_json::Value;
 
-use crate::control::{ControlError, missing};
+use crate::control::{Activated, ControlError, missing};
 use crate::manager::Manager;
+use crate::resolve::settings;
+use crate::spec::PluginSpec;
 
 /// A stretch of the log of a plugin's active version.
 #[derive(Debug, Clone)]
@@ -23,6 +26,21 @@ impl Manager {
     pub fn log_tail(&self, name: &str, after: u64, max: usize) -> Result<VersionLog, ControlError> {
         let (plugin, version) = self.active(name)?;
         Ok(VersionLog { version, tail: plugin.log_tail(after, max) })
+    }
+
+    /// Gives a plugin that was loaded through the admin API another configuration, as a new version of it.
+    /// Defaults of its manifest are filled in.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Manager::replace`]; [`ControlError::Refused`] when the manifest's schema refuses it.
+    pub fn configure(&self, name: &str, mut config: Value) -> Result<Activated, ControlError> {
+        let spec = self.spec(name)?;
+        if let Some(schema) = &spec.config_schema {
+            let wrong = settings::complete(&mut config, schema);
+            wrong.map_err(|wrong| ControlError::Refused(format!("plugin {name}: {}", wrong.join("; "))))?;
+        }
+        self.replace(&PluginSpec { config, ..spec })
     }
 
     /// Has the next call of the active version that fails in its guest leave a core dump.

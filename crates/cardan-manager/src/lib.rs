@@ -34,7 +34,6 @@ mod visit;
 mod manager;
 
 mod control;
-mod inside;
 mod restore;
 mod status;
 mod supervise;
@@ -43,6 +42,8 @@ mod watch;
 
 pub mod document;
 mod resolve;
+
+mod inside;
 
 pub use cardan::{LogLine, LogTail, Usage};
 pub use chain::{Chain, Consulted};

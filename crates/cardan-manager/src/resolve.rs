@@ -22,7 +22,7 @@ mod llmproxy;
 mod locate;
 mod native;
 mod permissions;
-mod settings;
+pub(crate) mod settings;
 mod smg;
 
 pub use folder::{Broken, Folder, resolve_folder};

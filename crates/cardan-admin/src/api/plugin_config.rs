@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{Path as Segment, State};
 use axum::response::{IntoResponse as _, Response};
-use cardan_manager::{ControlError, Manager, Owner};
+use cardan_manager::Owner;
 use http::{HeaderMap, StatusCode, header};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -114,7 +114,7 @@ async fn change(
 ) -> Result<(), Problem> {
     let expected = if_match(headers).ok_or_else(precondition)?;
     let _alone = app.edit().await;
-    let mut spec = app.manager().spec(name)?;
+    let spec = app.manager().spec(name)?;
     if spec.owner != Owner::Operator {
         let why = format!("plugin {name}: {}; its configuration is changed there", spec.owner);
         return Err(Problem::conflict(why).about(name));
@@ -123,9 +123,8 @@ async fn change(
         let why = "its configuration is another one by now; read it again";
         return Err(Problem::new(StatusCode::PRECONDITION_FAILED, why).about(name));
     }
-    spec.config = next(spec.config);
-    app.control_one(name, move |manager: &Manager, _| -> Result<_, ControlError> { manager.replace(&spec) })
-        .await?;
+    let config = next(spec.config);
+    app.control_one(name, move |manager, name| manager.configure(name, config)).await?;
     Ok(())
 }
 

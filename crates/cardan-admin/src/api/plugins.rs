@@ -266,9 +266,21 @@ async fn take_upload(app: &App, upload: Upload, bytes: Bytes) -> Result<Activate
             );
             return Err(ControlError::Conflict(why));
         }
-        manager.upload(&PluginSpec { owner: Owner::Operator, ..PluginSpec::new(name, "") }, &bytes)
+        let spec = defaults(&name, &bytes)?;
+        manager.upload(&spec, &bytes)
     });
     done.await.map_err(|problem| problem.about(&about))
+}
+
+/// What a module without a manifest is given, its deadline above all.
+fn defaults(name: &str, module: &[u8]) -> Result<PluginSpec, ControlError> {
+    let refused = |why: &dyn std::fmt::Display| ControlError::Refused(format!("plugin {name}: {why}"));
+    // In a folder of its own, so that nobody's manifest beside it is taken for its own.
+    let folder = tempfile::tempdir().map_err(|error| refused(&error))?;
+    let file = folder.path().join("upload.wasm");
+    std::fs::write(&file, module).map_err(|error| refused(&error))?;
+    let (spec, _) = resolve_path(&file, Owner::Operator).map_err(|error| refused(&error))?;
+    Ok(PluginSpec { name: name.to_owned(), ..spec })
 }
 
 /// Takes a plugin out for good. Those that a file names or that lie in the watched folder go when it does.

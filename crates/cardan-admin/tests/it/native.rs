@@ -110,6 +110,7 @@ fn uploads_are_kept_and_replaced() {
         upload("?name=a%0Ab", module).await.problem(422, "control character");
         upload("?name=x", b"hello".to_vec()).await.problem(422, "no WebAssembly module");
         let one = house.get("/api/v1/plugins/sent%20in").await.ok();
+        assert_eq!(one["limits"]["deadline_ms"], 500, "nobody runs for ever: {one}");
         let source = one["source"].as_str().unwrap();
         assert!(source.starts_with(house.dir.path().to_str().unwrap()), "{source}");
         house.ask("DELETE", "/api/v1/plugins/sent%20in", &Value::Null).await.ok();
@@ -136,6 +137,21 @@ fn configuration_of_a_plugin() {
         let third = with("PATCH", etag, json!({ "a": null, "c": "x" })).await;
         assert_eq!(third.ok()["config"], json!({ "b": 2, "c": "x" }));
         assert_eq!(house.get("/api/v1/plugins/mine").await.ok()["active"]["number"], 3);
+        // What its manifest says about its configuration counts here too.
+        let manifest = "name: strict\nversion: 1.0.0\nmodule: mine.wat\nconfig_schema:\n  limit: {type: integer, default: 5}\n";
+        let folder = house.dir.path().join("strict");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::copy(&path, folder.join("mine.wat")).unwrap();
+        std::fs::write(folder.join("plugin.yaml"), manifest).unwrap();
+        let made = house.post("/api/v1/plugins", &json!({ "path": folder })).await;
+        assert_eq!(made.status, 201, "{made:?}");
+        let strict = |config: Value| {
+            let request = house.request("PUT", "/api/v1/plugins/strict/config").header("if-match", "*");
+            house.send(request.json(&config))
+        };
+        strict(json!({ "limit": "many" })).await.problem(422, "limit");
+        strict(json!({ "limt": 1 })).await.problem(422, "limt");
+        assert_eq!(strict(json!({})).await.ok()["config"], json!({ "limit": 5 }));
         let guard = house.request("PUT", "/api/v1/plugins/guard/config").header("if-match", "*");
         house.send(guard.json(&json!({}))).await.problem(409, "a configuration file names it");
     });

@@ -29,7 +29,7 @@ fn metrics_as_prometheus_wants_them() {
             "cardan_ready 0",
             "cardan_traces_dropped_total 3",
             r#"cardan_plugin_metric_seen_total{plugin="a",exported_plugin="forged",kind="a\"b"} 4.0"#,
-            r#"cardan_plugin_metric_seen_gauge{plugin="b",exported_plugin="forged",kind="a\"b"} -1.5"#,
+            r#"cardan_plugin_metric_seen_2{plugin="b",exported_plugin="forged",kind="a\"b"} -1.5"#,
             r#"cardan_plugin_metric_size_bucket{le="+Inf",plugin="b",exported_plugin="forged",kind="a\"b"} 3"#,
         ] {
             assert!(page.body.lines().any(|have| have == line), "{line}\n is not in\n{}", page.body);

@@ -85,7 +85,7 @@ fn check_defaults(schema: &Value, validator: &Validator) -> Result<(), String> {
 
 /// Fills in defaults, and says everything that is wrong then. What the operator wrote is not quoted: it may
 /// be secret.
-pub(super) fn complete(config: &mut Value, schema: &Value) -> Result<(), Vec<String>> {
+pub(crate) fn complete(config: &mut Value, schema: &Value) -> Result<(), Vec<String>> {
     fill(config, schema);
     let validator = compile(schema).map_err(|why| vec![why])?;
     let wrong: Vec<String> = validator.iter_errors(config).flat_map(|error| told(&error, schema)).collect();

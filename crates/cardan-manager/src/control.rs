@@ -314,7 +314,7 @@ impl Manager {
             ControlError::Refused(why)
         })?);
         let canary = Some(Arc::new(Canary::new(version.clone(), plan)));
-        let next = Installed { canary, ..Installed::clone(&before) };
+        let next = Installed { canary, numbered: version.number, ..Installed::clone(&before) };
         change.publish_one(name, Some(Arc::new(next))).map_err(ControlError::State)?;
         let kind = EventKind::CanaryStarted { version: version.number, permyriad: plan.share };
         self.ledger().event(Some(name), kind);

@@ -21,6 +21,8 @@ pub(crate) struct Installed {
     pub(crate) canary: Option<Arc<Canary>>,
     /// The newest first.
     pub(crate) earlier: Vec<Arc<Earlier>>,
+    /// The highest number that a version of it ever had.
+    pub(crate) numbered: u32,
     /// Whether visits ask it at all.
     pub(crate) enabled: bool,
     /// Digest of the file that was rolled back from: not activated again until it changes.
@@ -73,6 +75,7 @@ impl Default for CanaryPlan {
 impl Installed {
     pub(crate) fn new(version: Arc<Version>) -> Self {
         Self {
+            numbered: version.number,
             active: version,
             canary: None,
             earlier: Vec::new(),
@@ -92,9 +95,7 @@ impl Installed {
 
     /// The number of the next version.
     pub(crate) fn next_number(&self) -> u32 {
-        let canary = self.canary.iter().map(|canary| canary.version.number);
-        let numbers = self.earlier.iter().map(|earlier| earlier.record.number).chain(canary);
-        numbers.fold(self.active.number, u32::max) + 1
+        self.numbered + 1
     }
 
     /// The same with another version active; the one before can be rolled back to.
@@ -105,7 +106,8 @@ impl Installed {
         earlier.retain(|earlier| earlier.record.number != version.number);
         earlier.truncate(keep);
         let canary = self.canary.clone().filter(|canary| canary.version.number != version.number);
-        Self { active: version, earlier, canary, declined: None, trouble: None, ..self.clone() }
+        let numbered = self.numbered.max(version.number);
+        Self { active: version, earlier, canary, numbered, declined: None, trouble: None, ..self.clone() }
     }
 
     /// For the state directory.
@@ -114,6 +116,7 @@ impl Installed {
         PluginRecord {
             name: self.name().to_string(),
             owner: self.spec().owner,
+            numbered: self.numbered,
             enabled: self.enabled,
             declined: self.declined.clone(),
             versions: std::iter::once(self.active.record()).chain(earlier).collect(),

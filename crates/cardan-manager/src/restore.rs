@@ -63,6 +63,7 @@ impl Manager {
         let (active, earlier) = record.versions.split_first().ok_or("it has no version")?;
         let earlier = earlier.iter().map(|record| Earlier { record: record.clone(), version: None });
         Ok(Installed {
+            numbered: record.numbered,
             enabled: record.enabled,
             declined: record.declined.clone(),
             earlier: earlier.map(Arc::new).collect(),

@@ -17,6 +17,7 @@ use crate::rule::MatchRule;
 
 /// One plugin to be loaded, and where to ask it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PluginSpec {
     /// Unique within a deployment.
     pub name: String,
@@ -66,6 +67,7 @@ pub struct PluginSpec {
 
 /// What a plugin's author says about it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct About {
     /// In a sentence.
     pub description: Option<String>,
@@ -118,6 +120,13 @@ impl Default for HealthPolicy {
     /// LLMProxy's numbers.
     fn default() -> Self {
         Self { faults_max: 10, backoff: Duration::from_secs(60) }
+    }
+}
+
+/// For what a later version of Cardan reads of an earlier one's state; a plugin has a name and a source.
+impl Default for PluginSpec {
+    fn default() -> Self {
+        Self::new("", "")
     }
 }
 

@@ -62,6 +62,7 @@ pub(crate) struct Document {
 pub(crate) struct PluginRecord {
     pub(crate) name: String,
     pub(crate) owner: Owner,
+    pub(crate) numbered: u32,
     pub(crate) enabled: bool,
     #[serde(default)]
     pub(crate) declined: Option<String>,

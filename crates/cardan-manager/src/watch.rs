@@ -138,7 +138,7 @@ impl Watched {
                 tracing::warn!(plugin = spec.name, %error, "not loaded from the folder of plugins");
             }
         }
-        self.forget_missing(&specs);
+        self.forget_missing(&specs, &problems);
         let mut known = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
         for (path, why) in problems.iter().filter(|problem| !known.contains(problem)) {
             tracing::warn!(file = %path.display(), why, "no plugin");
@@ -146,12 +146,12 @@ impl Watched {
         *known = problems;
     }
 
-    fn forget_missing(&mut self, specs: &[PluginSpec]) {
+    fn forget_missing(&mut self, specs: &[PluginSpec], problems: &[(PathBuf, String)]) {
         let snapshot = self.manager.snapshot();
         let gone = snapshot.plugins.iter().map(|plugin| plugin.spec()).filter(|spec| {
             spec.owner == Owner::Folder
                 && !specs.iter().any(|found| found.name == spec.name)
-                && !spec.source.exists()
+                && !problems.iter().any(|(path, _)| is_about(path, spec))
         });
         let mut missing = HashMap::new();
         for spec in gone {
@@ -167,6 +167,14 @@ impl Watched {
         }
         self.missing = missing;
     }
+}
+
+/// Whether what is wrong with a file is why a look does not find this plugin. A folder that cannot be looked
+/// into says nothing about what is in it.
+fn is_about(file: &Path, spec: &PluginSpec) -> bool {
+    let is_folder = spec.source != file && spec.source.starts_with(file);
+    let same_stem = file.with_extension("") == spec.source.with_extension("");
+    is_folder || (spec.source.exists() && (same_stem || spec.manifest.as_deref() == Some(file)))
 }
 
 /// The watch was dropped.

@@ -172,6 +172,11 @@ async fn a_canary_is_asked_by_its_share_and_one_visit_sees_one_version() {
     assert_eq!(stamped(manager).await, "new");
     assert!(manager.plugin("s").unwrap().canary.is_none());
     assert_eq!(manager.rollback("s", None).unwrap().version, 1);
+    for number in 3..5 {
+        write(&file, &stamping(&number.to_string()));
+        assert_eq!(manager.start_canary("s", plan).unwrap().version, number, "numbers never go back");
+        manager.stop_canary("s").unwrap();
+    }
 }
 
 #[tokio::test]
@@ -489,6 +494,47 @@ async fn a_folder_is_watched() {
     write(&file, &stamping("six"));
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(stamped(&manager).await, "five", "nobody watches any more");
+}
+
+/// What a look no longer names goes, though its file is there; what a look could not read stays.
+#[tokio::test]
+async fn a_look_decides() {
+    let rig = Rig::new();
+    let folder = rig.file("plugins");
+    std::fs::create_dir(&folder).unwrap();
+    let file = folder.join("s.wat");
+    write(&file, &stamping("one"));
+    let wanted = Arc::new(std::sync::Mutex::new("named"));
+    let look = {
+        let wanted = wanted.clone();
+        move |folder: &Path| {
+            let problem =
+                |path: PathBuf| Scan { problems: vec![(path, "why".to_owned())], ..Scan::default() };
+            match *wanted.lock().unwrap() {
+                "named" => Scan { specs: vec![spec("s", &folder.join("s.wat"))], ..Scan::default() },
+                "unreadable folder" => problem(folder.to_owned()),
+                "bad manifest" => problem(folder.join("s.yaml")),
+                _ => problem(folder.join("other.yaml")),
+            }
+        }
+    };
+    let manager = rig.manager.clone();
+    let _watch = FolderWatch::start(manager.clone(), folder.clone(), Arc::new(look));
+    for what in ["unreadable folder", "bad manifest"] {
+        *wanted.lock().unwrap() = what;
+        std::fs::write(folder.join("touched"), what).unwrap();
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        assert_eq!(stamped(&manager).await, "one", "{what}");
+    }
+    *wanted.lock().unwrap() = "not named";
+    std::fs::write(folder.join("touched"), "").unwrap();
+    for _ in 0..1_000 {
+        if stamped(&manager).await == "nothing" {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it is still there");
 }
 
 /// A hundred times: reload, roll back, canary, while visits go on. None fails, and none escapes the guard.

@@ -73,6 +73,10 @@ pub(crate) struct Serve {
     /// Listen here for the admin API instead of where the configuration says, or `off`
     #[arg(long, value_name = "ADDRESS", value_parser = AdminListen::parse)]
     pub(crate) admin_listen: Option<AdminListen>,
+    /// Go without this plugin, which an operator loaded and which cannot be loaded any more; may be given
+    /// several times
+    #[arg(long, value_name = "PLUGIN")]
+    pub(crate) forget: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -39,7 +39,7 @@ pub(crate) fn run(shared: &Shared, args: &Demo) -> Result<(), Failure> {
     }
     let path = dir.join("cardan.yaml");
     let resolved = config::read(&path, &environment)?;
-    let at = serve::At { gateway: Some(args.listen), admin: None };
+    let at = serve::Said { gateway: Some(args.listen), ..serve::Said::default() };
     serve::serve(shared, &path, resolved, at, |address| output::raw(welcome(address, dir).as_bytes()))
 }
 

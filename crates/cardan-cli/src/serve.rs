@@ -26,17 +26,21 @@ use crate::state;
 pub(crate) fn run(shared: &Shared, args: &Serve) -> Result<(), Failure> {
     log(shared, "info")?;
     let resolved = config::read(&args.config, &environment)?;
-    let at = At { gateway: args.listen, admin: args.admin_listen };
+    let at = Said { gateway: args.listen, admin: args.admin_listen, forget: args.forget.clone() };
     serve(shared, &args.config, resolved, at, |address| {
         output::line(format_args!("listening on http://{address}"))
     })
 }
 
-/// Where to listen, instead of where the configuration says.
+/// What the command line said.
 #[derive(Debug, Default)]
-pub(crate) struct At {
+pub(crate) struct Said {
+    /// Where to listen, instead of where the configuration says.
     pub(crate) gateway: Option<SocketAddr>,
+    /// The same for the admin API.
     pub(crate) admin: Option<AdminListen>,
+    /// Plugins to go without, if they cannot be loaded any more.
+    pub(crate) forget: Vec<String>,
 }
 
 /// Serves a configuration; `ready` is told where, once clients can connect.
@@ -44,7 +48,7 @@ pub(crate) fn serve(
     shared: &Shared,
     path: &Path,
     resolved: Resolved,
-    at: At,
+    at: Said,
     ready: impl FnOnce(SocketAddr) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -64,7 +68,7 @@ pub(crate) fn serve(
         .map_err(|failure| Failure::unusable(format_args!("{}: {failure}", path.display())))?;
     let kv = services.kv.clone();
     let engine = engine(shared, resolved.engine, services)?;
-    let manager = state::manager(engine.clone(), seed, state)?;
+    let manager = state::manager(engine.clone(), seed, state, &at.forget)?;
     let otlp = resolved.otlp.as_ref().map(|settings| otlp::start(runtime.handle(), &manager, settings));
     let otlp = otlp.transpose()?;
     let readiness = Readiness::waiting("plugins are being loaded");

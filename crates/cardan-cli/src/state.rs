@@ -4,13 +4,19 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 
 use cardan::Engine;
-use cardan_manager::{Manager, Restored, StateDir};
+use cardan_manager::{Lost, Manager, Owner, Restored, StateDir};
 
 use crate::config::{StateEntry, environment};
 use crate::output::Failure;
 
-/// The manager of a gateway, with the plugins that its state directory remembers.
-pub(crate) fn manager(engine: Engine, seed: u64, state: Option<StateDir>) -> Result<Manager, Failure> {
+/// The manager of a gateway, with the plugins that its state directory remembers, but for those to be forgotten.
+/// Without what an operator loaded and cannot be loaded any more there is none: it may have been a guard.
+pub(crate) fn manager(
+    engine: Engine,
+    seed: u64,
+    state: Option<StateDir>,
+    forget: &[String],
+) -> Result<Manager, Failure> {
     let Some(state) = state else {
         return Ok(Manager::new(engine, seed));
     };
@@ -18,10 +24,21 @@ pub(crate) fn manager(engine: Engine, seed: u64, state: Option<StateDir>) -> Res
     let manager = Manager::with_state(engine, seed, state);
     let Restored { plugins, lost } = manager.restore().map_err(Failure::failed)?;
     tracing::info!(dir, plugins = plugins.join(", "), "state");
-    for (plugin, why) in lost {
-        tracing::error!(plugin, why, "was active when this gateway ended and cannot be loaded any more");
+    let mut missing = Vec::new();
+    for Lost { name, owner, enabled, why } in lost {
+        if forget.contains(&name) {
+            manager.forget_lost(&name).map_err(Failure::failed)?;
+            tracing::warn!(plugin = name, "forgotten");
+        } else if owner == Owner::Operator && enabled {
+            missing.push(format!(
+                "{why}; it was loaded through the admin API and active: mend that, or start with --forget {name} \
+                 to go without it"
+            ));
+        } else {
+            tracing::error!(plugin = name, why, "cannot be loaded as it was when this gateway ended");
+        }
     }
-    Ok(manager)
+    if missing.is_empty() { Ok(manager) } else { Err(Failure::unusable(missing.join("\n"))) }
 }
 
 /// The state directory of a gateway with this configuration file. One that was asked for has to be there. Without the usual one the gateway runs, and forgets.

@@ -11,7 +11,7 @@ use cardan_api::lifecycle::LifeReason;
 use serde::Serialize;
 
 use crate::chain::{answers, bindings};
-use crate::installed::{Canary, CanaryPlan, Installed};
+use crate::installed::{Canary, CanaryPlan, Declined, Earlier, Installed};
 use crate::ledger::{EventKind, Reason};
 use crate::manager::{Change, Manager, Next};
 use crate::spec::{Owner, PluginSpec};
@@ -260,6 +260,19 @@ impl Manager {
     ///
     /// [`ControlError::NotFound`].
     pub fn rollback(&self, name: &str, to: Option<u32>) -> Result<Activated, ControlError> {
+        self.go_back(name, to, Refusal::Decline)
+    }
+
+    /// The same for one who undoes what was only tried: what is active now may be activated again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Manager::rollback`].
+    pub fn undo(&self, name: &str, to: u32) -> Result<Activated, ControlError> {
+        self.go_back(name, Some(to), Refusal::Keep)
+    }
+
+    fn go_back(&self, name: &str, to: Option<u32>, refusal: Refusal) -> Result<Activated, ControlError> {
         let change = self.begin();
         let before = change.find(name)?;
         let earlier = match to {
@@ -277,10 +290,38 @@ impl Manager {
             let why = format!("plugin {name}: it has no {wanted} to go back to; there are {has}");
             return Err(ControlError::NotFound(why));
         };
-        let version = self.revive(&earlier).map_err(ControlError::Refused)?;
-        let declined = Some(before.active.digest().to_owned());
+        let version = self.back_to(&before, &earlier).map_err(ControlError::Refused)?;
+        let declined = match refusal {
+            Refusal::Decline if version.digest() != before.active.digest() => Some(Declined {
+                digest: before.active.digest().to_owned(),
+                wish: Box::new(before.spec().clone()),
+            }),
+            _ => None,
+        };
         let next = Installed { declined, ..before.with_active(version) };
         self.activate(change, Arc::new(next), Some(Reason::Rollback))
+    }
+
+    /// An earlier version as it may run now. What a file says about the plugin counts, and nobody gets back
+    /// what is granted no more; everything else is as it was.
+    fn back_to(&self, before: &Installed, earlier: &Earlier) -> Result<Arc<Version>, String> {
+        let (was, now) = (&earlier.record.spec, before.spec());
+        let spec = match now.owner {
+            Owner::File => now.clone(),
+            Owner::Folder | Owner::Operator => PluginSpec {
+                grants: now.grants.clone(),
+                source: now.source.clone(),
+                owner: now.owner,
+                ..was.clone()
+            },
+        };
+        let number = earlier.record.number;
+        if let Some(version) = &earlier.version {
+            return self.dressed(version, number, &spec, LifeReason::Rollback).map(|(version, _)| version);
+        }
+        let plugin = self.load_kept(&spec, &earlier.record.digest, LifeReason::Rollback)?;
+        let version = self.version(number, &spec, Arc::new(Run::new(plugin)));
+        version.map_err(|why| format!("plugin {}: {why}", spec.name))
     }
 
     /// Has a share of visits ask what the plugin's file holds now, in place of the active version.
@@ -333,7 +374,10 @@ impl Manager {
             let why = format!("plugin {name}: there is no canary to promote; start one first");
             return Err(ControlError::Conflict(why));
         };
-        let next = before.with_active(canary.version.clone());
+        let (number, spec) = (canary.version.number, before.spec().clone());
+        let dressed = self.dressed(&canary.version, number, &spec, LifeReason::Canary);
+        let (version, _) = dressed.map_err(ControlError::Refused)?;
+        let next = Installed { canary: None, ..before.with_active(version) };
         self.activate(change, Arc::new(next), Some(Reason::Promotion))
     }
 
@@ -350,7 +394,8 @@ impl Manager {
         };
         let (active, was_stopped, version) =
             (before.active.clone(), canary.is_stopped(), canary.version.number);
-        let declined = Some(canary.version.digest().to_owned());
+        let digest = canary.version.digest().to_owned();
+        let declined = Some(Declined { digest, wish: Box::new(before.spec().clone()) });
         let next = Installed { canary: None, declined, ..Installed::clone(&before) };
         change.publish_one(name, Some(Arc::new(next))).map_err(ControlError::State)?;
         if !was_stopped {
@@ -375,6 +420,15 @@ impl Manager {
         }
         Ok(was_quarantined)
     }
+}
+
+/// What becomes of what is gone back from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// It is not activated again until its file changes.
+    Decline,
+    /// Nothing.
+    Keep,
 }
 
 impl Change<'_> {

@@ -25,10 +25,18 @@ pub(crate) struct Installed {
     pub(crate) numbered: u32,
     /// Whether visits ask it at all.
     pub(crate) enabled: bool,
-    /// Digest of the file that was rolled back from: not activated again until it changes.
-    pub(crate) declined: Option<String>,
+    /// What was rolled back from, or was no good as a canary: not activated again until its file changes.
+    pub(crate) declined: Option<Declined>,
     /// Why what its source holds now is not what runs.
     pub(crate) trouble: Option<String>,
+}
+
+/// A module that is not to be activated by itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Declined {
+    pub(crate) digest: String,
+    /// What was wished when it was declined. A wish that differs is one for what runs.
+    pub(crate) wish: Box<PluginSpec>,
 }
 
 /// A version that was active, and can be again.
@@ -121,6 +129,12 @@ impl Installed {
             declined: self.declined.clone(),
             versions: std::iter::once(self.active.record()).chain(earlier).collect(),
         }
+    }
+
+    /// Whether the file of `wish` holds what is declined.
+    pub(crate) fn declines(&self, wish: &PluginSpec) -> bool {
+        let declined = self.declined.as_ref().map(|declined| declined.digest.as_str());
+        declined.is_some() && declined == cardan::file_digest(&wish.source).as_deref()
     }
 
     /// The version for a visit that drew this lot.

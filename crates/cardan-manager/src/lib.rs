@@ -58,7 +58,7 @@ pub use resolve::{
     Broken, Folder, HeliosDeployment, ResolveError, Warning, resolve_entry, resolve_folder, resolve_helios,
     resolve_llmproxy, resolve_path, resolve_smg,
 };
-pub use restore::Restored;
+pub use restore::{Lost, Restored};
 pub use rule::{MatchRule, Subject};
 pub use seat::Seat;
 pub use snapshot::Snapshot;

@@ -12,7 +12,7 @@ use cardan_api::lifecycle::LifeReason;
 use cardan_api::manifest::Abi;
 
 use crate::chain::bindings;
-use crate::installed::{Earlier, Installed};
+use crate::installed::{Declined, Earlier, Installed};
 use crate::ledger::{EventKind, Ledger};
 use crate::pairing::{Pairing, Pairs, Slot};
 use crate::retiring::Retiring;
@@ -147,7 +147,10 @@ impl Manager {
                 continue;
             }
             let before = old.find(&spec.name);
-            if let Some(other) = before.filter(|before| before.spec().owner != Owner::File) {
+            // A file may describe what lies in the folder, which is how that is granted something. What an
+            // operator loaded has to go first; at a start, where nobody can, the file wins.
+            let foreign = |owner| owner == Owner::Operator && unloadable == Unloadable::Refuse;
+            if let Some(other) = before.filter(|before| foreign(before.spec().owner)) {
                 wrong.push(format!("plugin {}: {} already; rename one", spec.name, other.spec().owner));
                 continue;
             }
@@ -176,8 +179,11 @@ impl Manager {
         if !wrong.is_empty() {
             return Err(ApplyError(wrong));
         }
-        let others = old.plugins.iter().filter(|plugin| plugin.spec().owner != Owner::File);
-        plugins.extend(others.cloned());
+        let others = old.plugins.iter().filter(|plugin| {
+            plugin.spec().owner != Owner::File && !plugins.iter().any(|named| named.name() == plugin.name())
+        });
+        let others: Vec<Arc<Installed>> = others.cloned().collect();
+        plugins.extend(others);
         let dropped = old.plugins.iter().map(|plugin| plugin.name().to_string());
         let dropped =
             dropped.filter(|name| !plugins.iter().any(|plugin| **plugin.name() == **name)).collect();
@@ -200,23 +206,108 @@ impl Manager {
     /// In words that begin with the plugin's name.
     pub(crate) fn next_of(&self, before: Option<&Arc<Installed>>, spec: &PluginSpec) -> Result<Next, String> {
         let failed = |why: String| format!("plugin {}: {why}", spec.name);
-        let Some(before) = before else {
-            let run = Arc::new(Run::new(self.load(spec, LifeReason::Start)?));
-            let version = self.version(1, spec, run).map_err(failed)?;
-            return Ok(Next::Loaded(Arc::new(Installed::new(version))));
-        };
+        let Some(before) = before else { return self.first_of(spec).map(Next::Loaded) };
         let active = &before.active;
-        let declined = before.declined.is_some() && before.declined == cardan::file_digest(&spec.source);
-        if declined || (active.spec.loads_like(spec) && active.is_same_file()) {
-            if declined || active.spec == *spec {
-                return Ok(Next::Kept(before.clone()));
-            }
-            let version = self.version(before.next_number(), spec, active.run.clone()).map_err(failed)?;
-            return Ok(Next::Kept(Arc::new(before.with_active(version))));
+        let declined = before.declines(spec);
+        if active.spec == *spec && (declined || active.is_same_file()) {
+            return Ok(Next::Kept(before.clone()));
         }
-        let run = Arc::new(Run::new(self.load(spec, LifeReason::Reload)?));
-        let version = self.version(before.next_number(), spec, run).map_err(failed)?;
-        Ok(Next::Loaded(Arc::new(before.with_active(version))))
+        if declined && before.declined.as_ref().is_some_and(|declined| *declined.wish == *spec) {
+            return Ok(Next::Kept(before.clone()));
+        }
+        let number = before.next_number();
+        // What is declined stays so; what else is wished is done to what runs.
+        let (version, is_new) = if declined || active.is_same_file() {
+            self.dressed(active, number, spec, LifeReason::Reload)?
+        } else {
+            let run = Arc::new(Run::new(self.load(spec, LifeReason::Reload)?));
+            (self.version(number, spec, run).map_err(failed)?, true)
+        };
+        let mut next = before.with_active(version);
+        if declined {
+            let wish = Box::new(spec.clone());
+            next.declined = before.declined.clone().map(|declined| Declined { wish, ..declined });
+        }
+        self.end_canary(before, &mut next);
+        let next = Arc::new(next);
+        Ok(if is_new { Next::Loaded(next) } else { Next::Kept(next) })
+    }
+
+    /// The first plugin of a name, or the first that can be loaded after one was lost.
+    fn first_of(&self, spec: &PluginSpec) -> Result<Arc<Installed>, String> {
+        let failed = |why: String| format!("plugin {}: {why}", spec.name);
+        let lost = self.shared.state.as_ref().and_then(|state| state.lost(&spec.name));
+        let run = Arc::new(Run::new(self.load(spec, LifeReason::Start)?));
+        let number = lost.as_ref().map_or(0, |lost| lost.numbered) + 1;
+        let version = self.version(number, spec, run).map_err(failed)?;
+        let mut installed = Installed::new(version);
+        if let Some(lost) = lost {
+            let earlier = lost.versions.into_iter().map(|record| Arc::new(Earlier { record, version: None }));
+            (installed.enabled, installed.earlier) = (lost.enabled, earlier.collect());
+            let declined = lost.declined.filter(|declined| declined.digest == installed.active.digest());
+            if declined.is_some() {
+                return Err(failed(
+                    "the version that was rolled back to cannot be loaded any more, and its file holds the one \
+                     that was rolled back from; replace the file"
+                        .to_owned(),
+                ));
+            }
+        }
+        Ok(Arc::new(installed))
+    }
+
+    /// The module of a version, with another wish. Whether it had to be loaded for that.
+    pub(crate) fn dressed(
+        &self,
+        version: &Arc<Version>,
+        number: u32,
+        spec: &PluginSpec,
+        reason: LifeReason,
+    ) -> Result<(Arc<Version>, bool), String> {
+        let failed = |why: String| format!("plugin {}: {why}", spec.name);
+        if version.spec == *spec && version.number == number {
+            return Ok((version.clone(), false));
+        }
+        if version.spec.loads_like(spec) {
+            return Ok((self.version(number, spec, version.run.clone()).map_err(failed)?, false));
+        }
+        let plugin = self.load_kept(spec, version.digest(), reason)?;
+        Ok((self.version(number, spec, Arc::new(Run::new(plugin))).map_err(failed)?, true))
+    }
+
+    /// Loads the module with this digest, from where it is kept, or from its source if that still holds it.
+    pub(crate) fn load_kept(
+        &self,
+        spec: &PluginSpec,
+        digest: &str,
+        reason: LifeReason,
+    ) -> Result<Plugin, String> {
+        // A pin is for what the file holds, and this is what it held.
+        let spec = &PluginSpec { sha256: None, ..spec.clone() };
+        let kept = self.shared.state.as_ref().map(|state| state.artifact(digest));
+        let is_it = |path: &Path| cardan::file_digest(path).is_some_and(|found| found == digest);
+        if let Some(kept) = kept.filter(|kept| is_it(kept)) {
+            return self.load_from(spec, &kept, reason);
+        }
+        let plugin = self.load_from(spec, &spec.source, reason)?;
+        let found = &plugin.inspection().digest;
+        if found == digest {
+            return Ok(plugin);
+        }
+        Err(format!(
+            "plugin {}: the module with the digest {digest} is not kept, and its source has {found}",
+            spec.name
+        ))
+    }
+
+    /// A canary is tried with the wish that it was started with, so another wish ends it.
+    fn end_canary(&self, before: &Installed, next: &mut Installed) {
+        let Some(canary) = next.canary.take() else { return };
+        if !canary.is_stopped() {
+            let (version, why) =
+                (canary.version.number, "what is wished for the plugin was changed".to_owned());
+            self.shared.ledger.event(Some(before.name()), EventKind::CanaryStopped { version, why });
+        }
     }
 
     /// A version that can be bound where it says.
@@ -379,6 +470,7 @@ impl Change<'_> {
         let generation = next.generation();
         if let Some(state) = &shared.state {
             state.write(next.plugins.iter().map(|plugin| plugin.record()).collect())?;
+            next.plugins.iter().for_each(|plugin| state.forget(plugin.name()));
         }
         shared.current.store(Arc::new(next));
         shared.retiring.note(&self.old, &shared.current.load());

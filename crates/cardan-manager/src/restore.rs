@@ -8,6 +8,7 @@ use cardan_api::lifecycle::LifeReason;
 use crate::installed::{Earlier, Installed};
 use crate::ledger::{EventKind, Reason};
 use crate::manager::Manager;
+use crate::spec::Owner;
 use crate::state::{PluginRecord, VersionRecord};
 use crate::version::{Run, Version};
 
@@ -16,8 +17,21 @@ use crate::version::{Run, Version};
 pub struct Restored {
     /// Plugins that are active again, each in the version that was.
     pub plugins: Vec<String>,
-    /// Those that are not, and why.
-    pub lost: Vec<(String, String)>,
+    /// Those that are not. They are remembered until a plugin of the same name takes their place.
+    pub lost: Vec<Lost>,
+}
+
+/// A plugin that was active and cannot be loaded any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// Its name.
+    pub name: String,
+    /// Who put it there, and so who may bring it back.
+    pub owner: Owner,
+    /// Whether it was asked.
+    pub enabled: bool,
+    /// Why.
+    pub why: String,
 }
 
 impl Manager {
@@ -39,7 +53,15 @@ impl Manager {
                     restored.plugins.push(record.name.clone());
                     plugins.push(Arc::new(installed));
                 }
-                Err(why) => restored.lost.push((record.name.clone(), why)),
+                Err(why) => {
+                    state.lose(record.clone());
+                    restored.lost.push(Lost {
+                        name: record.name.clone(),
+                        owner: record.owner,
+                        enabled: record.enabled,
+                        why,
+                    });
+                }
             }
         }
         if restored == Restored::default() {
@@ -53,7 +75,7 @@ impl Manager {
             let kind = EventKind::Activated { version: number, digest, reason: Reason::Restart };
             self.ledger().event(Some(version.name()), kind);
         }
-        for (name, why) in &restored.lost {
+        for Lost { name, why, .. } in &restored.lost {
             self.ledger().event(Some(name), EventKind::NotActivated { why: why.clone() });
         }
         Ok(restored)
@@ -67,30 +89,28 @@ impl Manager {
             enabled: record.enabled,
             declined: record.declined.clone(),
             earlier: earlier.map(Arc::new).collect(),
-            ..Installed::new(self.loaded_again(active, LifeReason::Start)?)
+            ..Installed::new(self.loaded_again(active)?)
         })
     }
 
-    /// An earlier version, loaded.
-    pub(crate) fn revive(&self, earlier: &Earlier) -> Result<Arc<Version>, String> {
-        earlier.version.clone().map_or_else(|| self.loaded_again(&earlier.record, LifeReason::Rollback), Ok)
+    fn loaded_again(&self, record: &VersionRecord) -> Result<Arc<Version>, String> {
+        let (spec, number) = (record.spec.clone(), record.number);
+        let plugin = self.load_kept(&spec, &record.digest, LifeReason::Start)?;
+        let loaded_at = SystemTime::UNIX_EPOCH + Duration::from_millis(record.loaded_at_ms);
+        Ok(Arc::new(Version { number, spec, run: Arc::new(Run::new(plugin)), loaded_at }))
     }
 
-    fn loaded_again(&self, record: &VersionRecord, reason: LifeReason) -> Result<Arc<Version>, String> {
-        let spec = &record.spec;
-        let kept = self.state().map(|state| state.artifact(&record.digest)).filter(|kept| kept.exists());
-        // A manifest of several modules is not kept.
-        let plugin = self.load_from(spec, kept.as_deref().unwrap_or(&spec.source), reason)?;
-        let found = &plugin.inspection().digest;
-        if *found != record.digest {
-            return Err(format!(
-                "plugin {}: version {} had the digest {}, and what is left of it has {found}",
-                spec.name, record.number, record.digest
-            ));
-        }
-        let loaded_at = SystemTime::UNIX_EPOCH + Duration::from_millis(record.loaded_at_ms);
-        let version =
-            Version { number: record.number, spec: spec.clone(), run: Arc::new(Run::new(plugin)), loaded_at };
-        Ok(Arc::new(version))
+    /// Remembers no more what was lost of this name. Whether anything was.
+    ///
+    /// # Errors
+    ///
+    /// When the state directory cannot be written.
+    pub fn forget_lost(&self, name: &str) -> Result<bool, String> {
+        let change = self.begin();
+        let Some(state) = self.state().filter(|state| state.lost(name).is_some()) else { return Ok(false) };
+        state.forget(name);
+        let (plugins, pairs) = (change.old.plugins.clone(), change.old.pairs.clone());
+        change.publish(plugins, pairs)?;
+        Ok(true)
     }
 }

@@ -18,6 +18,7 @@ use std::sync::{Mutex, PoisonError};
 use cardan_api::{Dialect, InstanceMode};
 use serde::{Deserialize, Serialize};
 
+use crate::installed::Declined;
 use crate::spec::{Owner, PluginSpec};
 
 /// The format of `state.json`. Later ones are refused, earlier ones converted.
@@ -33,6 +34,8 @@ pub struct StateDir {
     /// What `state.json` holds now.
     written: Mutex<String>,
     found: Document,
+    /// What could not be loaded again: kept until something takes its place.
+    lost: Mutex<Vec<PluginRecord>>,
     _lock: File,
 }
 
@@ -65,7 +68,7 @@ pub(crate) struct PluginRecord {
     pub(crate) numbered: u32,
     pub(crate) enabled: bool,
     #[serde(default)]
-    pub(crate) declined: Option<String>,
+    pub(crate) declined: Option<Declined>,
     /// The active one first, then those before it, the newest first.
     pub(crate) versions: Vec<VersionRecord>,
 }
@@ -109,12 +112,16 @@ impl StateDir {
             Err(TryLockError::Error(error)) => return Err(fail("locked", error)),
         }
         let written = match fs::read_to_string(dir.join(DOCUMENT)) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Ok(text) => Some(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(fail("read", error)),
         };
-        let found = if written.is_empty() { Document::default() } else { read(&written, dir)? };
-        Ok(Self { dir: dir.to_owned(), written: Mutex::new(written), found, _lock: lock })
+        let found = match &written {
+            Some(written) => read(written, dir)?,
+            None => Document::default(),
+        };
+        let written = Mutex::new(written.unwrap_or_default());
+        Ok(Self { dir: dir.to_owned(), written, found, lost: Mutex::default(), _lock: lock })
     }
 
     /// Where it is.
@@ -127,9 +134,31 @@ impl StateDir {
         &self.found
     }
 
+    /// Remembers what could not be loaded again.
+    pub(crate) fn lose(&self, record: PluginRecord) {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+    }
+
+    /// What was lost of this name. It is remembered until a plugin of this name is written.
+    pub(crate) fn lost(&self, name: &str) -> Option<PluginRecord> {
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.iter().find(|record| record.name == name).cloned()
+    }
+
+    /// Remembers it no more.
+    pub(crate) fn forget(&self, name: &str) {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).retain(|record| record.name != name);
+    }
+
     /// Writes what is going to be active. Once this returns, a start finds it, whatever happens to this
     /// process or machine.
-    pub(crate) fn write(&self, plugins: Vec<PluginRecord>) -> Result<(), String> {
+    pub(crate) fn write(&self, mut plugins: Vec<PluginRecord>) -> Result<(), String> {
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for lost in lost {
+            if !plugins.iter().any(|plugin| plugin.name == lost.name) {
+                plugins.push(lost);
+            }
+        }
         let document = Document { format: FORMAT, plugins };
         let text = serde_json::to_string_pretty(&document).map_err(|error| error.to_string())?;
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);

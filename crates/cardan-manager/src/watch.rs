@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -25,6 +26,9 @@ const PACE: Duration = Duration::from_secs(5);
 /// How long a file has to be missing before its plugin goes. Some tools replace a file by removing it first,
 /// and a guard must not stand open meanwhile.
 const MISSING_MAX: Duration = Duration::from_secs(1);
+/// How long what could not be loaded is left alone, at first and at most.
+const RETRY_MIN: Duration = Duration::from_secs(10);
+const RETRY_MAX: Duration = Duration::from_secs(600);
 
 /// What a look at the folder finds.
 #[derive(Debug, Clone, Default)]
@@ -41,9 +45,10 @@ pub type Look = dyn Fn(&Path) -> Scan + Send + Sync;
 /// A folder that is watched until this is dropped.
 #[derive(Debug)]
 pub struct FolderWatch {
-    /// Its end ends the thread.
-    _stop: Sender<()>,
-    _watcher: Option<RecommendedWatcher>,
+    /// The ends of these two end the thread.
+    stop: Option<Sender<()>>,
+    watcher: Option<RecommendedWatcher>,
+    thread: Option<JoinHandle<()>>,
     problems: Arc<Mutex<Vec<(PathBuf, String)>>>,
 }
 
@@ -76,18 +81,30 @@ impl FolderWatch {
             problems: problems.clone(),
             tried: HashMap::new(),
         };
-        watched.look();
+        // Somebody asked for this one, so what it does not name goes at once.
+        watched.look(Duration::ZERO);
         let spawned =
             std::thread::Builder::new().name("cardan-folder".to_owned()).spawn(move || watched.run(&signals));
-        if let Err(error) = spawned {
+        if let Err(error) = &spawned {
             tracing::error!(%error, "the folder of plugins is not watched: there is no thread for it");
         }
-        Self { _stop: stop, _watcher: watcher.ok(), problems }
+        Self { stop: Some(stop), watcher: watcher.ok(), thread: spawned.ok(), problems }
     }
 
     /// What could not be meant at the last look.
     pub fn problems(&self) -> Vec<(PathBuf, String)> {
         self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Waits for a look that is under way: what follows must not be undone by it.
+impl Drop for FolderWatch {
+    fn drop(&mut self) {
+        self.watcher = None;
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
@@ -99,7 +116,15 @@ struct Watched {
     missing: HashMap<String, Instant>,
     problems: Arc<Mutex<Vec<(PathBuf, String)>>>,
     /// What each name was last made of, or could not be made of.
-    tried: HashMap<String, (PluginSpec, Stamp)>,
+    tried: HashMap<String, Tried>,
+}
+
+/// What a name was last made of.
+struct Tried {
+    spec: PluginSpec,
+    stamp: Stamp,
+    /// When it failed, and how long it is left alone after that.
+    failed: Option<(Instant, Duration)>,
 }
 
 /// What changes when a file does: its inode, length and time of change.
@@ -116,29 +141,23 @@ impl Watched {
             let patience = if self.missing.is_empty() { PACE } else { MISSING_MAX };
             match signals.recv_timeout(patience) {
                 Ok(()) => match wait_for_quiet(signals) {
-                    Ok(()) => self.look(),
+                    Ok(()) => self.look(MISSING_MAX),
                     Err(Ended) => return,
                 },
-                Err(RecvTimeoutError::Timeout) => self.look(),
+                Err(RecvTimeoutError::Timeout) => self.look(MISSING_MAX),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
-    fn look(&mut self) {
+    /// `patience`: how long a plugin has to be missing before it goes.
+    fn look(&mut self, patience: Duration) {
         let Scan { specs, problems } = (self.look)(&self.folder);
         for spec in &specs {
             let spec = PluginSpec { owner: Owner::Folder, ..spec.clone() };
-            let made_of = (spec.clone(), stamp(&spec.source));
-            if self.tried.get(&spec.name) == Some(&made_of) {
-                continue;
-            }
-            self.tried.insert(spec.name.clone(), made_of);
-            if let Err(error) = self.manager.replace(&spec) {
-                tracing::warn!(plugin = spec.name, %error, "not loaded from the folder of plugins");
-            }
+            self.load(spec);
         }
-        self.forget_missing(&specs, &problems);
+        self.forget_missing(&specs, &problems, patience);
         let mut known = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
         for (path, why) in problems.iter().filter(|problem| !known.contains(problem)) {
             tracing::warn!(file = %path.display(), why, "no plugin");
@@ -146,7 +165,25 @@ impl Watched {
         *known = problems;
     }
 
-    fn forget_missing(&mut self, specs: &[PluginSpec], problems: &[(PathBuf, String)]) {
+    /// Loads what was not loaded as it is now. What could not be is tried again, later and later: the reason
+    /// may have been a full disk.
+    fn load(&mut self, spec: PluginSpec) {
+        let stamp = stamp(&spec.source);
+        let before = self.tried.get(&spec.name).filter(|tried| tried.spec == spec && tried.stamp == stamp);
+        let pause = match before {
+            Some(Tried { failed: None, .. }) => return,
+            Some(Tried { failed: Some((at, pause)), .. }) if at.elapsed() < *pause => return,
+            Some(Tried { failed: Some((_, pause)), .. }) => (*pause * 2).min(RETRY_MAX),
+            None => RETRY_MIN,
+        };
+        let failed = self.manager.replace(&spec).err().map(|error| {
+            tracing::warn!(plugin = spec.name, %error, "not loaded from the folder of plugins");
+            (Instant::now(), pause)
+        });
+        self.tried.insert(spec.name.clone(), Tried { spec, stamp, failed });
+    }
+
+    fn forget_missing(&mut self, specs: &[PluginSpec], problems: &[(PathBuf, String)], patience: Duration) {
         let snapshot = self.manager.snapshot();
         let gone = snapshot.plugins.iter().map(|plugin| plugin.spec()).filter(|spec| {
             spec.owner == Owner::Folder
@@ -156,7 +193,7 @@ impl Watched {
         let mut missing = HashMap::new();
         for spec in gone {
             let since = self.missing.get(&spec.name).copied().unwrap_or_else(Instant::now);
-            if since.elapsed() < MISSING_MAX {
+            if since.elapsed() < patience {
                 missing.insert(spec.name.clone(), since);
                 continue;
             }

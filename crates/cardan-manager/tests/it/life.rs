@@ -409,11 +409,104 @@ async fn a_file_that_broke_meanwhile_does_not_keep_a_start_from_happening() {
     assert_eq!(manager.plugin("s").unwrap().active.number, 2);
 }
 
+/// What a file says about a plugin counts, whichever of its modules runs.
+#[tokio::test]
+async fn a_rollback_brings_back_a_module_and_no_wish() {
+    let rig = Rig::new();
+    let (file, state) = (rig.file("s.wat"), rig.file("state"));
+    let manager = restarted(&state);
+    let granted = |capability: &str| {
+        let mut spec = spec("s", &file);
+        if !capability.is_empty() {
+            spec.grants.env.insert("CAPABILITY".to_owned(), capability.to_owned());
+        }
+        spec
+    };
+    let grants = |manager: &Manager| manager.spec("s").unwrap().grants.env;
+    write(&file, &stamping("one"));
+    manager.apply(&[granted("much")]).unwrap();
+    write(&file, &stamping("two"));
+    manager.apply(&[granted("")]).unwrap();
+    manager.rollback("s", None).unwrap();
+    assert_eq!(stamped(&manager).await, "one");
+    assert!(grants(&manager).is_empty(), "nobody gets back what is granted no more");
+    assert_eq!(manager.apply(&[granted("")]).unwrap().kept, ["s"]);
+    assert_eq!(stamped(&manager).await, "one", "declined");
+    let mut other = granted("a little");
+    other.config = json!({"a": 1});
+    for _ in 0..2 {
+        manager.apply(&[other.clone()]).unwrap();
+        assert_eq!(stamped(&manager).await, "one", "declined, whatever else is wished");
+        assert_eq!(grants(&manager)["CAPABILITY"], "a little");
+        assert_eq!(manager.plugin("s").unwrap().config, json!({"a": 1}));
+    }
+    drop(manager);
+    let manager = restarted(&state);
+    manager.start_with(&[granted("")], Vec::new()).unwrap();
+    assert_eq!((stamped(&manager).await.as_str(), grants(&manager).len()), ("one", 0));
+    write(&file, &stamping("three"));
+    manager.apply(&[granted("")]).unwrap();
+    assert_eq!(stamped(&manager).await, "three");
+    // A canary is promoted as it may run now.
+    write(&file, &stamping("four"));
+    manager.start_canary("s", CanaryPlan { share: 1, ..CanaryPlan::default() }).unwrap();
+    manager.promote_canary("s").unwrap();
+    assert_eq!((stamped(&manager).await.as_str(), grants(&manager).len()), ("four", 0));
+    manager.undo("s", manager.plugin("s").unwrap().earlier[0].number).unwrap();
+    assert_eq!(stamped(&manager).await, "three");
+    manager.apply(&[granted("")]).unwrap();
+    assert_eq!(stamped(&manager).await, "four", "what was undone is not declined");
+}
+
+/// What cannot be loaded at one start is there at the next, if it can be then.
+#[tokio::test]
+async fn what_was_lost_is_not_forgotten() {
+    let rig = Rig::new();
+    let (file, state) = (rig.file("s.wat"), rig.file("state"));
+    let manager = restarted(&state);
+    write(&file, &stamping("one"));
+    manager.install(&by_operator("s", &file)).unwrap();
+    manager.install(&by_operator("gone", &file)).unwrap();
+    let artifact = state.join("artifacts").join(manager.plugin("s").unwrap().active.digest);
+    drop(manager);
+    let module = std::fs::read(&artifact).unwrap();
+    std::fs::write(&artifact, "damaged").unwrap();
+    std::fs::remove_file(&file).unwrap();
+    for start in 0..3 {
+        let manager = Manager::with_state(engine(), 13, StateDir::open(&state).unwrap());
+        let lost = manager.restore().unwrap().lost;
+        assert_eq!(lost.iter().map(|lost| &*lost.name).collect::<Vec<_>>(), ["s", "gone"], "{start}");
+        assert!(manager.plugins().is_empty());
+        manager.apply(&[]).unwrap();
+    }
+    std::fs::write(&artifact, module).unwrap();
+    let manager = restarted(&state);
+    assert_eq!(stamped(&manager).await, "one");
+    assert!(!manager.forget_lost("gone").unwrap(), "it is not lost");
+}
+
+#[tokio::test]
+async fn a_file_may_take_over_what_lies_in_the_folder() {
+    let rig = Rig::new();
+    let (manager, file) = (&rig.manager, rig.file("s.wat"));
+    write(&file, &stamping("one"));
+    manager.replace(&PluginSpec { owner: Owner::Folder, ..spec("s", &file) }).unwrap();
+    manager.apply(&[spec("s", &file)]).unwrap();
+    assert_eq!(manager.plugin("s").unwrap().owner, Owner::File);
+    assert_eq!(manager.plugins().len(), 1);
+    manager.apply(&[]).unwrap();
+    manager.install(&by_operator("s", &file)).unwrap();
+    assert!(manager.apply(&[spec("s", &file)]).is_err(), "an operator can take his out first");
+    manager.start_with(&[spec("s", &file)], Vec::new()).unwrap();
+    assert_eq!(manager.plugin("s").unwrap().owner, Owner::File, "at a start nobody can");
+}
+
 #[test]
 fn state_that_cannot_be_read_is_an_error_and_not_an_empty_set() {
     let dir = tempfile::tempdir().unwrap();
     let document = dir.path().join("state.json");
     for (text, why) in [
+        ("", "EOF while parsing"),
         ("{", "EOF while parsing"),
         (r#"{"format": 2, "plugins": []}"#, "it has the format 2, and this Cardan knows 1"),
         (r#"{"format": 1, "plugins": [], "more": 1}"#, "unknown field `more`"),

@@ -131,10 +131,8 @@ impl Installed {
         }
     }
 
-    /// Whether the file of `wish` holds what is declined.
-    pub(crate) fn declines(&self, wish: &PluginSpec) -> bool {
-        let declined = self.declined.as_ref().map(|declined| declined.digest.as_str());
-        declined.is_some() && declined == cardan::file_digest(&wish.source).as_deref()
+    pub(crate) fn declined_digest(&self) -> Option<&str> {
+        self.declined.as_ref().map(|declined| declined.digest.as_str())
     }
 
     /// The version for a visit that drew this lot.

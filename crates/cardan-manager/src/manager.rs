@@ -208,8 +208,10 @@ impl Manager {
         let failed = |why: String| format!("plugin {}: {why}", spec.name);
         let Some(before) = before else { return self.first_of(spec).map(Next::Loaded) };
         let active = &before.active;
-        let declined = before.declines(spec);
-        if active.spec == *spec && (declined || active.is_same_file()) {
+        let held = cardan::file_digest(&spec.source);
+        let holds_active = held.as_deref() == Some(active.digest());
+        let declined = held.is_some() && held.as_deref() == before.declined_digest();
+        if active.spec == *spec && (declined || holds_active) {
             return Ok(Next::Kept(before.clone()));
         }
         if declined && before.declined.as_ref().is_some_and(|declined| *declined.wish == *spec) {
@@ -217,7 +219,7 @@ impl Manager {
         }
         let number = before.next_number();
         // What is declined stays so; what else is wished is done to what runs.
-        let (version, is_new) = if declined || active.is_same_file() {
+        let (version, is_new) = if declined || (holds_active && active.spec.loads_like(spec)) {
             self.dressed(active, number, spec, LifeReason::Reload)?
         } else {
             let run = Arc::new(Run::new(self.load(spec, LifeReason::Reload)?));
@@ -469,7 +471,9 @@ impl Change<'_> {
         let next = self.old.with(plugins, pairs);
         let generation = next.generation();
         if let Some(state) = &shared.state {
-            state.write(next.plugins.iter().map(|plugin| plugin.record()).collect())?;
+            let tried = next.plugins.iter().filter_map(|plugin| plugin.canary.as_ref());
+            let tried = tried.map(|canary| canary.version.digest().to_owned()).collect();
+            state.write(next.plugins.iter().map(|plugin| plugin.record()).collect(), tried)?;
             next.plugins.iter().for_each(|plugin| state.forget(plugin.name()));
         }
         shared.current.store(Arc::new(next));

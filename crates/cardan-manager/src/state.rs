@@ -151,8 +151,8 @@ impl StateDir {
     }
 
     /// Writes what is going to be active. Once this returns, a start finds it, whatever happens to this
-    /// process or machine.
-    pub(crate) fn write(&self, mut plugins: Vec<PluginRecord>) -> Result<(), String> {
+    /// process or machine. `tried` are digests of modules that are kept beside those of the records.
+    pub(crate) fn write(&self, mut plugins: Vec<PluginRecord>, tried: Vec<String>) -> Result<(), String> {
         let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for lost in lost {
             if !plugins.iter().any(|plugin| plugin.name == lost.name) {
@@ -177,7 +177,7 @@ impl StateDir {
             format!("{}: {error}; nothing was changed", self.dir.join(DOCUMENT).display())
         })?;
         *written = text;
-        self.sweep(&document);
+        self.sweep(&document, &tried);
         Ok(())
     }
 
@@ -236,9 +236,10 @@ impl StateDir {
     }
 
     /// Removes what no version needs any more.
-    fn sweep(&self, document: &Document) {
+    fn sweep(&self, document: &Document, tried: &[String]) {
         let versions = document.plugins.iter().flat_map(|plugin| &plugin.versions);
-        let needed: Vec<&str> = versions.map(|version| version.digest.as_str()).collect();
+        let digests = versions.map(|version| &version.digest).chain(tried);
+        let needed: Vec<&str> = digests.map(String::as_str).collect();
         let Ok(artifacts) = fs::read_dir(self.dir.join(ARTIFACTS)) else { return };
         for artifact in artifacts.flatten() {
             let name = artifact.file_name();

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use cardan_api::Capability;
-use cardan_api::manifest::{Bytes, PluginEntry};
+use cardan_api::manifest::{Bytes, Milliseconds, PluginEntry};
 use serde_json::Value;
 
 use super::described::Described;
@@ -79,7 +79,12 @@ fn bind(spec: &mut PluginSpec, entry: &PluginEntry, described: &Described) -> Re
     match (&entry.bindings, &described.places) {
         (Some(bindings), _) => spec.bindings = Bindings::Listed(listed(bindings)?),
         (None, Some(places)) => {
-            spec.bindings = Bindings::Listed(places.bindings.clone());
+            let mut bindings = places.bindings.clone();
+            // What an operator says of time holds for every hook that only the manifest names.
+            if let Some(most) = entry.limits.deadline.map(Milliseconds::duration) {
+                bindings.iter_mut().for_each(|it| it.deadline = it.deadline.map(|it| it.min(most)));
+            }
+            spec.bindings = Bindings::Listed(bindings);
             spec.elsewhere.clone_from(&places.elsewhere);
         }
         (None, None) => {}

@@ -9,6 +9,7 @@ use cardan_api::manifest::{BindingEntry, MatchEntry, Milliseconds};
 use glob::Pattern;
 
 use super::Warning;
+use super::limits::check_modest_time;
 use crate::document::nearest;
 use crate::rule::{MatchRule, path_pattern};
 use crate::spec::BindingSpec;
@@ -131,7 +132,9 @@ pub(super) fn wanted(entries: &[HookEntry]) -> Result<Places, String> {
         places.bindings.push(match entry {
             HookEntry::Named(_) => BindingSpec::at(hook),
             HookEntry::Bound(binding) => {
-                resolve_binding(binding).map_err(|why| format!("hooks[{i}].{why}"))?
+                let binding = resolve_binding(binding).map_err(|why| format!("hooks[{i}].{why}"))?;
+                check_modest_time(binding.deadline).map_err(|why| format!("hooks[{i}].deadline: {why}"))?;
+                binding
             }
         });
     }

@@ -32,6 +32,17 @@ pub(super) fn overlaid(over: &LimitsEntry, under: &LimitsEntry) -> Result<Limits
     serde_json::from_value(both).map_err(|error| format!("limits: {error}"))
 }
 
+/// The same for the time of one call at a hook.
+pub(super) fn check_modest_time(deadline: Option<Duration>) -> Result<(), String> {
+    if deadline.is_none_or(|deadline| deadline <= MANIFEST_TIME_MAX) {
+        return Ok(());
+    }
+    Err(format!(
+        "a manifest may say {} s at most; whoever runs the plugin can say more, in bindings of its entry in cardan.yaml",
+        MANIFEST_TIME_MAX.as_secs()
+    ))
+}
+
 /// A manifest grants nothing: what it takes beyond these bounds, an operator has to say.
 pub(super) fn check_modest(limits: &LimitsEntry) -> Result<(), String> {
     let too_much = |key: &str, most: String| {

@@ -50,6 +50,31 @@ fn deadlines_fire_whatever_the_guest_does() {
     }
 }
 
+/// Calls that may take long are never on the threads that serve others, however well the plugin behaved before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn patient_calls_leave_the_threads_to_others() {
+    let module = guest(r#"(func (export "run") (loop (br 0))) (func (export "ok"))"#);
+    let patient =
+        engine().plugin(module.as_bytes()).limits(within(Duration::from_secs(3_600))).load().unwrap();
+    for _ in 0..20 {
+        patient.call_async("ok", b"").await.unwrap();
+    }
+    let endless: Vec<_> = (0..40)
+        .map(|_| {
+            let plugin = patient.clone();
+            tokio::spawn(async move { plugin.call_async("run", b"").await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let other = engine().plugin(module.as_bytes()).limits(within(GENEROUS)).load().unwrap();
+    tokio::time::timeout(GENEROUS, other.call_async("ok", b"")).await.unwrap().unwrap();
+    for call in endless {
+        call.abort();
+        // A client that leaves takes its guest with it.
+        assert!(tokio::time::timeout(GENEROUS, call).await.unwrap().unwrap_err().is_cancelled());
+    }
+}
+
 /// The same on the caller's stack, where a plugin runs after some calls that went well.
 #[test]
 fn deadlines_fire_inline() {

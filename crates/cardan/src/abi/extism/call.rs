@@ -58,7 +58,7 @@ impl Guest {
                 format!("more than {NESTED_MAX} calls inside of each other"),
             );
         }
-        let pace = shared.pace();
+        let pace = shared.pace(call.deadline);
         // A call inside of another has a stack of its own, since the other one's is not endless.
         let pace = if Nested::depth() > 0 { Pace::Suspendable } else { pace };
         let (fuel, output_bytes_max) = (shared.limits.fuel, shared.limits.output_bytes_max);
@@ -99,8 +99,9 @@ impl Guest {
             self.store.data().vars.clear();
         }
         let report = Report::read(&self.store, self.kernel, &result, output_bytes_max);
-        if report.fault.is_some() {
-            self.leave_core_dump(result.as_ref().err());
+        match report.fault {
+            Some(_) => self.leave_core_dump(result.as_ref().err()),
+            None => self.store.data().shared.returned(),
         }
         report
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use cardan_api::{InstanceMode, Limits};
 use wasmtime_wasi::p1::WasiP1Ctx;
@@ -19,6 +20,8 @@ use crate::plugin::LoadQuestion;
 
 /// Calls on a stack of their own before a plugin is trusted to return by itself.
 const PROBATION_CALLS: u32 = 16;
+/// A call with a later deadline always has a stack of its own.
+const INLINE_DEADLINE_MAX: Duration = Duration::from_secs(1);
 
 /// What all instances of one plugin share.
 pub(crate) struct Shared {
@@ -52,17 +55,24 @@ impl Default for Probation {
 
 impl Shared {
     /// How the next call runs. A plugin that may wait always has a stack of its own. Any other runs on
-    /// its caller's stack, after some calls that showed it returns quickly and until one that does not.
-    pub(super) fn pace(&self) -> Pace {
-        if self.may_wait || self.slow.load(Ordering::Relaxed) {
-            return Pace::Suspendable;
+    /// its caller's stack, after some calls that showed it returns and until one that takes long. Not where it
+    /// may take its time: nothing gets such a call off the thread before its deadline.
+    pub(super) fn pace(&self, deadline: Option<Duration>) -> Pace {
+        let patient = deadline.is_some_and(|deadline| deadline > INLINE_DEADLINE_MAX);
+        let on_probation = self.probation.0.load(Ordering::Relaxed) > 0;
+        if self.may_wait || patient || on_probation || self.slow.load(Ordering::Relaxed) {
+            Pace::Suspendable
+        } else {
+            Pace::Inline
         }
+    }
+
+    /// A call has returned by itself.
+    pub(super) fn returned(&self) {
         let left = self.probation.0.load(Ordering::Relaxed);
-        if left == 0 {
-            return Pace::Inline;
+        if left > 0 {
+            self.probation.0.store(left - 1, Ordering::Relaxed);
         }
-        self.probation.0.store(left - 1, Ordering::Relaxed);
-        Pace::Suspendable
     }
 }
 

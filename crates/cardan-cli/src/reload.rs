@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use cardan::Engine;
 use cardan_admin::{Configuration, ConfigurationError, Document, Tokens};
@@ -28,7 +28,8 @@ pub(crate) struct Reloads {
     pub(crate) engine: Engine,
     pub(crate) tokens: Tokens,
     pub(crate) folder: Mutex<Option<Folder>>,
-    /// The plugins that the configuration in force names. Held while another one takes its place.
+    /// The plugins that the configuration in force names. Held from the reading of another one until it is in
+    /// force and in the file, so that both stay the same one.
     pub(crate) plugins: Mutex<Vec<PluginSpec>>,
 }
 
@@ -110,13 +111,21 @@ impl Reloads {
     }
 
     pub(crate) fn reload(&self) -> Result<(), Failure> {
-        let resolved = config::read_again(&self.path, &environment)?;
-        self.put_in_force(resolved)
+        self.reload_over(&mut self.alone())
     }
 
-    fn put_in_force(&self, resolved: Resolved) -> Result<(), Failure> {
+    /// The right to change what is in force.
+    fn alone(&self) -> MutexGuard<'_, Vec<PluginSpec>> {
+        self.plugins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reload_over(&self, plugins: &mut Vec<PluginSpec>) -> Result<(), Failure> {
+        let resolved = config::read_again(&self.path, &environment)?;
+        self.put_in_force(resolved, plugins)
+    }
+
+    fn put_in_force(&self, resolved: Resolved, plugins: &mut Vec<PluginSpec>) -> Result<(), Failure> {
         self.check_fixed(&resolved)?;
-        let mut plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
         let mut watched = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
         warn(&resolved.warnings);
         // Routes and plugins change in one step, and only once everything that can be wrong was found not
@@ -129,7 +138,7 @@ impl Reloads {
         *watched = None;
         *watched = resolved.folder.map(|folder| Folder::start(&self.manager, folder));
         warn(&advice::about(&resolved.plugins, &resolved.entries, &self.manager.snapshot()));
-        report(&applied, &plugins);
+        report(&applied, plugins);
         *plugins = resolved.plugins;
         Ok(())
     }
@@ -156,17 +165,17 @@ impl Reloads {
         Ok(warnings)
     }
 
-    fn replace(&self, text: &str) -> Result<(), ConfigurationError> {
+    fn replace(&self, text: &str, plugins: &mut Vec<PluginSpec>) -> Result<(), ConfigurationError> {
         let invalid = |failure: Failure| ConfigurationError::Invalid(failure.to_string());
         let resolved = config::resolve(&self.path, text, &environment).map_err(invalid)?;
         // Written before it is in force, and put in place after: whatever fails leaves both as they were.
         let written = write_beside(&self.path, text).map_err(|error| {
             ConfigurationError::ReadOnly(format!("{} cannot be replaced: {error}", self.path.display()))
         })?;
-        self.put_in_force(resolved).map_err(invalid)?;
+        self.put_in_force(resolved, plugins).map_err(invalid)?;
         let moved = written.persist(&self.path).map_err(|error| error.error);
         moved.map(drop).map_err(|error| {
-            if let Err(failure) = self.reload() {
+            if let Err(failure) = self.reload_over(plugins) {
                 tracing::error!(%failure, "the configuration in force is not what the file says");
             }
             ConfigurationError::ReadOnly(format!("{} cannot be replaced: {error}", self.path.display()))
@@ -252,6 +261,8 @@ impl Configuration for LiveConfiguration {
     }
 
     fn replace(&self, text: &str, expected: &str) -> Result<Document, ConfigurationError> {
+        let reloads = self.reloads()?;
+        let mut plugins = reloads.alone();
         let before = self.current()?;
         if before.revision != expected {
             return Err(ConfigurationError::Changed(format!(
@@ -265,7 +276,7 @@ impl Configuration for LiveConfiguration {
                 self.path.display()
             )));
         }
-        self.reloads()?.replace(text)?;
+        reloads.replace(text, &mut plugins)?;
         self.current()
     }
 

@@ -122,10 +122,9 @@ pub(crate) async fn put(
         return Ok(Json(Checked { valid: true, warnings: warnings.await? }).into_response());
     }
     let revision = revision.ok_or_else(precondition)?;
-    let _alone = app.edit().await;
     let replace =
         move |app: &App| configuration(app)?.replace(&text, &revision).map_err(|error| problem(&error));
-    let document = app.blocking(replace).await?;
+    let document = app.change(replace).await?;
     Ok(shown(document, who.caller.role))
 }
 
@@ -134,8 +133,7 @@ pub(crate) async fn put(
     responses((status = 200, body = Object), (status = 422, body = Problem)),
     security(("bearer" = ["operator"])))]
 pub(crate) async fn reload(_: As<Operator>, State(app): State<App>) -> Result<Json<Value>, Problem> {
-    let _alone = app.edit().await;
-    app.blocking(|app| configuration(app)?.reload().map_err(|error| problem(&error))).await?;
+    app.change(|app| configuration(app)?.reload().map_err(|error| problem(&error))).await?;
     Ok(Json(json!({ "status": "reloaded", "generation": app.manager().snapshot().generation() })))
 }
 

@@ -138,7 +138,7 @@ pub(crate) async fn install(
     let entry: Entry = serde_json::from_value(Value::Object(entry))
         .map_err(|error| Problem::unprocessable(format!("the entry cannot be meant: {error}")))?;
     let name = entry.name.clone();
-    let installed = app.blocking(move |app| {
+    let installed = app.change(move |app| {
         let folder = app.host().llmproxy_folder.clone().unwrap_or_default();
         let resolved = resolve_llmproxy(&entry, &folder);
         let (spec, warnings) = resolved.map_err(|error| Problem::unprocessable(error.to_string()))?;
@@ -171,8 +171,7 @@ pub(crate) async fn hot_swap(
     State(app): State<App>,
     Query(strict): Query<Strict>,
 ) -> Result<Response, Problem> {
-    let _alone = app.edit().await;
-    let swapped = app.blocking(|app| Ok(swap(app))).await?;
+    let swapped = app.change(|app| Ok(swap(app))).await?;
     Ok(match swapped {
         Ok(()) => Json(json!({ "status": "success", "message": "Plugin DAG reloaded" })).into_response(),
         Err(why) => {
@@ -225,8 +224,7 @@ fn active(manager: &Manager) -> BTreeMap<String, u32> {
     responses((status = 200, body = Object), (status = 409, body = Problem)),
     security(("bearer" = ["operator"])))]
 pub(crate) async fn rollback(_: As<Operator>, State(app): State<App>) -> Result<Json<Value>, Problem> {
-    let _alone = app.edit().await;
-    let plugins = app.blocking(|app| {
+    let plugins = app.change(|app| {
         let swapped = std::mem::take(&mut *app.swapped());
         let manager = app.manager();
         let back: Vec<(String, u32)> = if swapped.is_empty() { last_change(manager) } else { swapped };

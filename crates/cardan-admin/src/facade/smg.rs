@@ -103,6 +103,11 @@ impl Registry {
         modules.clone()
     }
 
+    /// Whether the plugin of this name was deployed here.
+    pub(crate) fn has(&self, manager: &Manager, name: &str) -> bool {
+        self.deployed(manager).iter().any(|module| module.name == name)
+    }
+
     fn change(&self, change: impl FnOnce(&mut Vec<Deployed>)) -> Result<(), String> {
         let mut modules = self.lock();
         change(&mut modules);

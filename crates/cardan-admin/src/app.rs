@@ -24,8 +24,8 @@ struct Shared {
     manager: Manager,
     host: Host,
     access: Access,
-    /// Held while a configuration is read, compared and replaced.
-    editing: tokio::sync::Mutex<()>,
+    /// Held during a change, from the reading of what it changes on.
+    changing: Arc<tokio::sync::Mutex<()>>,
     followers: Arc<Semaphore>,
     smg: Registry,
     /// Plugins that LLMProxy's last hot swap changed, and the versions before.
@@ -39,7 +39,7 @@ impl App {
             manager,
             host,
             access,
-            editing: tokio::sync::Mutex::default(),
+            changing: Arc::default(),
             followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
             smg,
             swapped: Mutex::default(),
@@ -67,9 +67,18 @@ impl App {
         self.shared.swapped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The right to edit configuration, of the process or of a plugin.
-    pub(crate) async fn edit(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.shared.editing.lock().await
+    /// Changes plugins or the configuration: one change at a time, each to its end, also when its client has
+    /// gone by then.
+    pub(crate) async fn change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&App) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let alone = self.shared.changing.clone().lock_owned().await;
+        self.blocking(move |app| {
+            let _alone = alone;
+            work(app)
+        })
+        .await
     }
 
     /// A place among those who follow.
@@ -80,12 +89,12 @@ impl App {
         })
     }
 
-    /// Does what blocks where it may block.
+    /// A change that is the manager's alone.
     pub(crate) async fn control<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Manager) -> Result<T, ControlError> + Send + 'static,
     ) -> Result<T, Problem> {
-        self.blocking(move |app| work(app.manager()).map_err(Problem::from)).await
+        self.change(move |app| work(app.manager()).map_err(Problem::from)).await
     }
 
     /// The same for what is about one plugin.
@@ -99,6 +108,7 @@ impl App {
         done.map_err(|problem| problem.about(plugin))
     }
 
+    /// Does what blocks where it may block.
     pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&App) -> Result<T, Problem> + Send + 'static,

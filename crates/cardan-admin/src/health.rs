@@ -1,5 +1,7 @@
 //! For load balancers and supervisors, who have no token.
 
+use std::path::PathBuf;
+
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
@@ -22,6 +24,9 @@ pub(crate) struct Health {
     /// Plugins that do not run as they should. They keep nobody from being ready: their bindings' fault
     /// policies decide.
     plugins_in_trouble: Vec<Trouble>,
+    /// Files of the folder of plugins that cannot be meant, by name; /api/v1/status says why. They keep nobody
+    /// from being ready either: whoever was loaded from them before stays.
+    folder_problems: Vec<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -49,7 +54,8 @@ pub(crate) async fn livez(State(app): State<App>) -> Json<Health> {
 
 fn alive(app: &App) -> Json<Health> {
     let version = app.host().version;
-    Json(Health { status: "ok", version, reasons: Vec::new(), plugins_in_trouble: Vec::new() })
+    let (reasons, plugins_in_trouble, folder_problems) = (Vec::new(), Vec::new(), Vec::new());
+    Json(Health { status: "ok", version, reasons, plugins_in_trouble, folder_problems })
 }
 
 /// Whether plugins are applied and clients are served.
@@ -65,11 +71,14 @@ pub(crate) async fn readyz(State(app): State<App>) -> Response {
         Some(Trouble { plugin: plugin.name, state })
     };
     let plugins_in_trouble = app.manager().plugins().into_iter().filter_map(trouble).collect();
+    let problems = app.host().folder_problems();
+    let name = |(path, _): (PathBuf, String)| Some(path.file_name()?.to_string_lossy().into_owned());
+    let folder_problems = problems.into_iter().filter_map(name).collect();
     let (code, status) = if reasons.is_empty() {
         (StatusCode::OK, "ok")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
     };
     let version = app.host().version;
-    (code, Json(Health { status, version, reasons, plugins_in_trouble })).into_response()
+    (code, Json(Health { status, version, reasons, plugins_in_trouble, folder_problems })).into_response()
 }

@@ -27,10 +27,18 @@ pub struct Host {
     pub cache_dir: Option<PathBuf>,
     /// What relative entry points of LLMProxy's install requests are relative to.
     pub llmproxy_folder: Option<PathBuf>,
+    /// Files of the folder of plugins that cannot be meant, and why. Asked by probes: it must not block.
+    pub folder_problems: Option<Arc<dyn Fn() -> Vec<(PathBuf, String)> + Send + Sync>>,
     /// What plugins measure themselves.
     pub measured: Option<Arc<dyn Fn() -> Vec<Measured> + Send + Sync>>,
     /// How many visits were not told to a trace collector.
     pub traces_dropped: Option<Arc<dyn Fn() -> u64 + Send + Sync>>,
+}
+
+impl Host {
+    pub(crate) fn folder_problems(&self) -> Vec<(PathBuf, String)> {
+        self.folder_problems.as_ref().map(|ask| ask()).unwrap_or_default()
+    }
 }
 
 impl fmt::Debug for Host {

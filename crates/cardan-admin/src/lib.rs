@@ -28,6 +28,7 @@ mod health;
 mod openapi;
 
 mod server;
+mod silent;
 
 pub use access::{ExposedError, Role, Token, TokenError, Tokens};
 pub use host::{

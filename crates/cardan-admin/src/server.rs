@@ -17,9 +17,10 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use percent_encoding::percent_decode_str;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -27,13 +28,14 @@ use crate::access::{Access, ExposedError};
 use crate::app::App;
 use crate::host::Host;
 use crate::problem::Problem;
+use crate::silent::{FirstHead, Silent};
 use crate::{api, facade, health, metrics, openapi};
 
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 256;
 /// Bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 32 << 10;
-/// A client may take this long for a head, also between two requests.
+/// A client may take this long for a head, also between two requests. For the first there is less.
 const HEAD_READ: Duration = Duration::from_secs(30);
 /// A client that takes nothing of an answer for so long loses it.
 const SEND_STALL: Duration = Duration::from_secs(30);
@@ -82,24 +84,38 @@ impl Admin {
         let mut shutdown = std::pin::pin!(shutdown);
         let graceful = GracefulShutdown::new();
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let silent = Silent::default();
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = &mut shutdown => break,
                 Some(_) = connections.join_next() => continue,
-                accepted = accept(&listener, &permits) => accepted,
+                accepted = accept(&listener) => accepted,
             };
-            let Some((stream, peer, permit)) = accepted else { continue };
-            let router = router.clone().layer(axum::Extension(Peer(peer)));
+            let Some((stream, peer)) = accepted else { continue };
+            let permit = tokio::select! {
+                biased;
+                () = &mut shutdown => break,
+                permit = place(&permits, &silent) => permit,
+            };
+            let (first_head, overdue) = silent.expect();
+            let ended = first_head.clone();
+            let router = router.clone().layer(axum::Extension(Peer(peer))).layer(axum::Extension(first_head));
             let watcher = graceful.watcher();
             connections.spawn(async move {
                 let stream = TokioIo::new(Steady::new(stream));
                 let service = TowerToHyperService::new(router);
                 let served = builder().serve_connection(stream, service);
-                if let Err(error) = watcher.watch(served).await {
-                    tracing::debug!(target: "cardan::admin", %peer, %error, "connection ended early");
+                tokio::select! {
+                    served = watcher.watch(served) => if let Err(error) = served {
+                        tracing::debug!(target: "cardan::admin", %peer, %error, "connection ended early");
+                    },
+                    () = overdue => {
+                        tracing::debug!(target: "cardan::admin", %peer, "closed: it asked nothing");
+                    }
                 }
+                ended.arrived();
                 drop(permit);
             });
         }
@@ -118,13 +134,19 @@ fn builder() -> http1::Builder {
     builder
 }
 
-async fn accept(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = permits.clone().acquire_owned().await.ok()?;
+/// One of the places, for which a connection that has asked nothing yet may have to go. `None` only when there
+/// are none any more.
+async fn place(permits: &Arc<Semaphore>, silent: &Silent) -> Option<OwnedSemaphorePermit> {
+    if let Ok(permit) = permits.clone().try_acquire_owned() {
+        return Some(permit);
+    }
+    silent.close_oldest();
+    permits.clone().acquire_owned().await.ok()
+}
+
+async fn accept(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
     match listener.accept().await {
-        Ok((stream, peer)) => Some((stream, peer, permit)),
+        Ok(accepted) => Some(accepted),
         Err(error) => {
             tracing::warn!(target: "cardan::admin", %error, "failed to accept a connection");
             tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -186,8 +208,15 @@ async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Resp
 
 /// What every answer has, and how long its request may take to arrive.
 async fn finish(request: Request, next: Next) -> Response {
+    if let Some(first_head) = request.extensions().get::<FirstHead>() {
+        first_head.arrived();
+    }
     let request = request.map(|body| axum::body::Body::new(Timely::new(body)));
-    let mut response = next.run(request).await;
+    let mut response = if percent_decode_str(request.uri().path()).decode_utf8().is_ok() {
+        next.run(request).await
+    } else {
+        Problem::bad_request("what the percent signs of the path stand for is not UTF-8").into_response()
+    };
     let fields = [
         (header::CACHE_CONTROL, "no-store"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),

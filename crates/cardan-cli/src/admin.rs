@@ -78,6 +78,7 @@ pub(crate) fn start(
     let address = listener.local_addr().map_err(Failure::failed)?;
     let metrics = about.metrics;
     let base = about.config_path.parent().unwrap_or(Path::new(""));
+    let live = about.configuration.clone();
     let host = Host {
         version: env!("CARGO_PKG_VERSION"),
         tokens: about.tokens.clone(),
@@ -87,6 +88,7 @@ pub(crate) fn start(
             let (runtime, manager) = (runtime.clone(), about.manager.clone());
             Arc::new(StoredValues { store, runtime, manager }) as Arc<dyn KeyValues>
         }),
+        folder_problems: Some(Arc::new(move || live.folder_problems())),
         measured: Some(Arc::new(move || stored::measured(&metrics))),
         cache_dir: about.cache_dir,
         llmproxy_folder: Some(base.join("plugins")),

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use cardan::Engine;
 use cardan_admin::{Configuration, ConfigurationError, Document, Tokens};
@@ -27,16 +27,25 @@ pub(crate) struct Reloads {
     pub(crate) gateway: Gateway,
     pub(crate) engine: Engine,
     pub(crate) tokens: Tokens,
+    /// Held for moments only: probes ask what is wrong with it.
     pub(crate) folder: Mutex<Option<Folder>>,
-    /// The plugins that the configuration in force names. Held while another one takes its place.
+    /// The plugins that the configuration in force names. Held from the reading of another one until it is in
+    /// force and in the file, so that both stay the same one.
     pub(crate) plugins: Mutex<Vec<PluginSpec>>,
 }
 
 /// A folder of plugins, looked at once or watched.
 pub(crate) struct Folder {
     path: PathBuf,
-    /// Its end is the watch's.
-    _watch: Option<FolderWatch>,
+    found: Found,
+}
+
+/// What is known of a folder's files.
+enum Found {
+    /// The end of this is the watch's.
+    Watched(FolderWatch),
+    /// What was wrong with them at the one look.
+    Once(Vec<(PathBuf, String)>),
 }
 
 impl std::fmt::Debug for Folder {
@@ -50,7 +59,15 @@ impl Folder {
     pub(crate) fn start(manager: &Manager, folder: PluginFolder) -> Self {
         let PluginFolder { path, hot_reload, look } = folder;
         let watch = FolderWatch::start(manager.clone(), path.clone(), look);
-        Self { path, _watch: hot_reload.then_some(watch) }
+        let found = if hot_reload { Found::Watched(watch) } else { Found::Once(watch.problems()) };
+        Self { path, found }
+    }
+
+    fn problems(&self) -> Vec<(PathBuf, String)> {
+        match &self.found {
+            Found::Watched(watch) => watch.problems(),
+            Found::Once(problems) => problems.clone(),
+        }
     }
 }
 
@@ -110,14 +127,21 @@ impl Reloads {
     }
 
     pub(crate) fn reload(&self) -> Result<(), Failure> {
-        let resolved = config::read_again(&self.path, &environment)?;
-        self.put_in_force(resolved)
+        self.reload_over(&mut self.alone())
     }
 
-    fn put_in_force(&self, resolved: Resolved) -> Result<(), Failure> {
+    /// The right to change what is in force.
+    fn alone(&self) -> MutexGuard<'_, Vec<PluginSpec>> {
+        self.plugins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reload_over(&self, plugins: &mut Vec<PluginSpec>) -> Result<(), Failure> {
+        let resolved = config::read_again(&self.path, &environment)?;
+        self.put_in_force(resolved, plugins)
+    }
+
+    fn put_in_force(&self, resolved: Resolved, plugins: &mut Vec<PluginSpec>) -> Result<(), Failure> {
         self.check_fixed(&resolved)?;
-        let mut plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut watched = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
         warn(&resolved.warnings);
         // Routes and plugins change in one step, and only once everything that can be wrong was found not
         // to be.
@@ -126,18 +150,23 @@ impl Reloads {
         let applied: Applied = apply(&self.manager, &resolved.plugins, vec![pairing])?;
         self.tokens.replace(resolved.admin.tokens);
         // What the file says about the folder's plugins may be something else now.
-        *watched = None;
-        *watched = resolved.folder.map(|folder| Folder::start(&self.manager, folder));
+        let before = self.folder().take();
+        drop(before);
+        let folder = resolved.folder.map(|folder| Folder::start(&self.manager, folder));
+        *self.folder() = folder;
         warn(&advice::about(&resolved.plugins, &resolved.entries, &self.manager.snapshot()));
-        report(&applied, &plugins);
+        report(&applied, plugins);
         *plugins = resolved.plugins;
         Ok(())
     }
 
+    fn folder(&self) -> MutexGuard<'_, Option<Folder>> {
+        self.folder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn check_fixed(&self, resolved: &Resolved) -> Result<(), Failure> {
-        let watched = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = watched.as_ref().map(|folder| &folder.path);
-        let moved = before != resolved.folder.as_ref().map(|folder| &folder.path);
+        let before = self.folder().as_ref().map(|folder| folder.path.clone());
+        let moved = before.as_ref() != resolved.folder.as_ref().map(|folder| &folder.path);
         let moved =
             moved.then(|| "plugin_dir: it cannot change while plugins run; start again for it".to_owned());
         let differs = self.fixed.differs(resolved).or(moved);
@@ -156,17 +185,17 @@ impl Reloads {
         Ok(warnings)
     }
 
-    fn replace(&self, text: &str) -> Result<(), ConfigurationError> {
+    fn replace(&self, text: &str, plugins: &mut Vec<PluginSpec>) -> Result<(), ConfigurationError> {
         let invalid = |failure: Failure| ConfigurationError::Invalid(failure.to_string());
         let resolved = config::resolve(&self.path, text, &environment).map_err(invalid)?;
         // Written before it is in force, and put in place after: whatever fails leaves both as they were.
         let written = write_beside(&self.path, text).map_err(|error| {
             ConfigurationError::ReadOnly(format!("{} cannot be replaced: {error}", self.path.display()))
         })?;
-        self.put_in_force(resolved).map_err(invalid)?;
+        self.put_in_force(resolved, plugins).map_err(invalid)?;
         let moved = written.persist(&self.path).map_err(|error| error.error);
         moved.map(drop).map_err(|error| {
-            if let Err(failure) = self.reload() {
+            if let Err(failure) = self.reload_over(plugins) {
                 tracing::error!(%failure, "the configuration in force is not what the file says");
             }
             ConfigurationError::ReadOnly(format!("{} cannot be replaced: {error}", self.path.display()))
@@ -207,6 +236,12 @@ impl LiveConfiguration {
         reloads.ok_or_else(|| {
             ConfigurationError::ReadOnly("plugins are still being loaded; try again later".to_owned())
         })
+    }
+
+    /// Files of the folder of plugins that cannot be meant, and why.
+    pub(crate) fn folder_problems(&self) -> Vec<(PathBuf, String)> {
+        let Some(reloads) = self.reloads.get() else { return Vec::new() };
+        reloads.folder().as_ref().map(Folder::problems).unwrap_or_default()
     }
 
     fn text(&self) -> Result<String, ConfigurationError> {
@@ -252,6 +287,8 @@ impl Configuration for LiveConfiguration {
     }
 
     fn replace(&self, text: &str, expected: &str) -> Result<Document, ConfigurationError> {
+        let reloads = self.reloads()?;
+        let mut plugins = reloads.alone();
         let before = self.current()?;
         if before.revision != expected {
             return Err(ConfigurationError::Changed(format!(
@@ -265,7 +302,7 @@ impl Configuration for LiveConfiguration {
                 self.path.display()
             )));
         }
-        self.reloads()?.replace(text)?;
+        reloads.replace(text, &mut plugins)?;
         self.current()
     }
 

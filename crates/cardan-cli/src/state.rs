@@ -1,10 +1,13 @@
 //! Where a gateway keeps what survives its end.
 
+use std::fs::DirBuilder;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cardan::Engine;
-use cardan_manager::{Lost, Manager, Owner, Restored, StateDir};
+use cardan_manager::{Lost, Manager, Owner, Restored, StateDir, StateError};
 
 use crate::config::{StateEntry, environment};
 use crate::output::Failure;
@@ -41,11 +44,18 @@ pub(crate) fn manager(
     if missing.is_empty() { Ok(manager) } else { Err(Failure::unusable(missing.join("\n"))) }
 }
 
-/// The state directory of a gateway with this configuration file. One that was asked for has to be there. Without the usual one the gateway runs, and forgets.
+/// How often another process's hold on the directory is looked at, and how many times: one that is being
+/// replaced by this one may need a moment to end.
+const HELD_LOOK: Duration = Duration::from_millis(100);
+const HELD_LOOKS: u32 = 50;
+
+/// The state directory of a gateway with this configuration file. One that was asked for has to be there. Where
+/// the usual one cannot be made, the gateway runs, and forgets; one that is there has to be usable, or what was
+/// done through the admin API, guards included, would be gone without anybody having said so.
 pub(crate) fn open(config: &Path, entry: &StateEntry) -> Result<Option<StateDir>, Failure> {
     if let Some(dir) = &entry.dir {
         let dir = config.parent().unwrap_or(Path::new("")).join(dir);
-        return StateDir::open(&dir).map(Some).map_err(Failure::unusable);
+        return hold(&dir).map(Some);
     }
     let Some(dir) = usual(config) else {
         tracing::warn!(
@@ -53,13 +63,31 @@ pub(crate) fn open(config: &Path, entry: &StateEntry) -> Result<Option<StateDir>
         );
         return Ok(None);
     };
-    match StateDir::open(&dir) {
-        Ok(state) => Ok(Some(state)),
-        Err(why) => {
-            tracing::warn!(%why, "no state is kept: what is done through the admin API ends with this process");
-            Ok(None)
+    if let Err(why) = DirBuilder::new().recursive(true).mode(0o700).create(&dir) {
+        let dir = dir.display();
+        tracing::warn!(%dir, %why, "no state is kept: what is done through the admin API ends with this process");
+        return Ok(None);
+    }
+    hold(&dir).map(Some)
+}
+
+fn hold(dir: &Path) -> Result<StateDir, Failure> {
+    for look in 0..HELD_LOOKS {
+        match StateDir::open(dir) {
+            Err(why) if is_held(&why) => {
+                if look == 0 {
+                    tracing::info!(%why, "waiting for it");
+                }
+                std::thread::sleep(HELD_LOOK);
+            }
+            done => return done.map_err(Failure::unusable),
         }
     }
+    StateDir::open(dir).map_err(Failure::unusable)
+}
+
+fn is_held(why: &StateError) -> bool {
+    why.to_string().contains("in use by another process")
 }
 
 /// As systemd says, or the place the XDG base directory specification has, with a folder for each

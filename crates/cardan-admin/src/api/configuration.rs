@@ -64,6 +64,21 @@ fn problem(error: &ConfigurationError) -> Problem {
     Problem::new(status, error.to_string())
 }
 
+/// What is wrong with a configuration may quote it, secrets included: in full for administrators only.
+pub(crate) fn for_role(error: ConfigurationError, role: Role) -> ConfigurationError {
+    match error {
+        ConfigurationError::Invalid(why) if role < Role::Admin => {
+            tracing::error!(target: "cardan::admin", "configuration not reloaded: {why}");
+            ConfigurationError::Invalid(
+                "the configuration cannot be put in force; the process's log says why, and so does \
+                 `cardan validate`"
+                    .to_owned(),
+            )
+        }
+        error => error,
+    }
+}
+
 fn shown(document: Document, role: Role) -> Response {
     let etag = format!("\"{}\"", document.revision);
     let view = ConfigurationView {
@@ -85,8 +100,8 @@ pub(crate) async fn show(who: As<Viewer>, State(app): State<App>) -> Result<Resp
     Ok(shown(document, who.caller.role))
 }
 
-/// Puts a text in force and into the file. `If-Match` names the revision that it was made from; with
-/// `?dry_run=1` nothing is changed.
+/// Puts a text in force and into the file. `If-Match` names the revision that it was made from, or `*`
+/// for any; with `?dry_run=1` nothing is changed.
 #[utoipa::path(put, path = "/api/v1/config", tag = "configuration",
     params(Dry, ("If-Match" = Option<String>, Header, description = "needed but for a dry run")),
     request_body(content = String, content_type = "application/yaml"),
@@ -122,10 +137,15 @@ pub(crate) async fn put(
         return Ok(Json(Checked { valid: true, warnings: warnings.await? }).into_response());
     }
     let revision = revision.ok_or_else(precondition)?;
-    let _alone = app.edit().await;
-    let replace =
-        move |app: &App| configuration(app)?.replace(&text, &revision).map_err(|error| problem(&error));
-    let document = app.blocking(replace).await?;
+    let replace = move |app: &App| {
+        let configuration = configuration(app)?;
+        let revision = match revision.as_str() {
+            "*" => configuration.current().map_err(|error| problem(&error))?.revision,
+            _ => revision,
+        };
+        configuration.replace(&text, &revision).map_err(|error| problem(&error))
+    };
+    let document = app.change(replace).await?;
     Ok(shown(document, who.caller.role))
 }
 
@@ -133,9 +153,11 @@ pub(crate) async fn put(
 #[utoipa::path(post, path = "/api/v1/config:reload", tag = "configuration",
     responses((status = 200, body = Object), (status = 422, body = Problem)),
     security(("bearer" = ["operator"])))]
-pub(crate) async fn reload(_: As<Operator>, State(app): State<App>) -> Result<Json<Value>, Problem> {
-    let _alone = app.edit().await;
-    app.blocking(|app| configuration(app)?.reload().map_err(|error| problem(&error))).await?;
+pub(crate) async fn reload(who: As<Operator>, State(app): State<App>) -> Result<Json<Value>, Problem> {
+    let role = who.caller.role;
+    let reload =
+        move |app: &App| configuration(app)?.reload().map_err(|error| problem(&for_role(error, role)));
+    app.change(reload).await?;
     Ok(Json(json!({ "status": "reloaded", "generation": app.manager().snapshot().generation() })))
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::views::{BindingView, HookView, VisitView, fault_of, word};
-use crate::access::{As, Viewer};
+use crate::access::{As, Role, Viewer};
 use crate::app::App;
 use crate::input::Query;
 use crate::problem::Problem;
@@ -133,6 +133,16 @@ pub(crate) struct ProcessView {
     state_dir: DirView,
     /// Where compiled plugins are kept.
     cache_dir: DirView,
+    /// Files of the folder of plugins that cannot be meant.
+    folder_problems: Vec<FolderProblem>,
+}
+
+/// A file of the folder of plugins that cannot be meant. Whoever was loaded from it before stays.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct FolderProblem {
+    path: String,
+    /// For administrators only: it may quote the file.
+    why: Option<String>,
 }
 
 /// A directory of the process.
@@ -146,8 +156,14 @@ pub(crate) struct DirView {
 /// How the process is doing.
 #[utoipa::path(get, path = "/api/v1/status", tag = "observe", responses((status = 200, body = ProcessView)),
     security(("bearer" = ["viewer"])))]
-pub(crate) async fn status(_: As<Viewer>, State(app): State<App>) -> Result<Json<ProcessView>, Problem> {
-    app.blocking(|app| {
+pub(crate) async fn status(who: As<Viewer>, State(app): State<App>) -> Result<Json<ProcessView>, Problem> {
+    let admin = who.caller.role >= Role::Admin;
+    app.blocking(move |app| {
+        let problems = app
+            .host()
+            .folder_problems()
+            .into_iter()
+            .map(|(path, why)| FolderProblem { path: path.display().to_string(), why: admin.then_some(why) });
         Ok(Json(ProcessView {
             version: app.host().version,
             not_ready: app.host().readiness.reasons(),
@@ -155,6 +171,7 @@ pub(crate) async fn status(_: As<Viewer>, State(app): State<App>) -> Result<Json
             tokens: app.access().asks_for_tokens(),
             state_dir: DirView::of(app.manager().state().map(StateDir::path)),
             cache_dir: DirView::of(app.host().cache_dir.as_deref()),
+            folder_problems: problems.collect(),
         }))
     })
     .await

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{Path as Segment, State};
 use axum::response::{IntoResponse as _, Response};
-use cardan_manager::Owner;
+use cardan_manager::{Owner, PluginStatus};
 use http::{HeaderMap, StatusCode, header};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -33,14 +33,17 @@ pub(crate) struct PluginConfiguration {
     editable: bool,
 }
 
-fn etag(config: &Value) -> String {
-    let digest = Sha256::digest(config.to_string().as_bytes());
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+/// Another one for every version, and for everything else that the plugin was told.
+fn etag(app: &App, status: &PluginStatus) -> Result<String, Problem> {
+    let spec = app.manager().spec(&status.name)?;
+    let text = serde_json::to_vec(&(status.active.number, spec)).map_err(Problem::internal)?;
+    let digest = Sha256::digest(text);
+    Ok(digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
 }
 
 async fn answer(app: &App, name: String, role: Role) -> Result<Response, Problem> {
     let status = app.manager().plugin(&name)?;
-    let etag = format!("\"{}\"", etag(&status.config));
+    let etag = format!("\"{}\"", etag(app, &status)?);
     let config = match (&status.config, role >= Role::Admin) {
         (config, true) => config.clone(),
         (Value::Object(values), false) => {
@@ -113,19 +116,21 @@ async fn change(
     next: impl FnOnce(Value) -> Value + Send + 'static,
 ) -> Result<(), Problem> {
     let expected = if_match(headers).ok_or_else(precondition)?;
-    let _alone = app.edit().await;
-    let spec = app.manager().spec(name)?;
-    if spec.owner != Owner::Operator {
-        let why = format!("plugin {name}: {}; its configuration is changed there", spec.owner);
-        return Err(Problem::conflict(why).about(name));
-    }
-    if expected != "*" && expected != etag(&spec.config) {
-        let why = "its configuration is another one by now; read it again";
-        return Err(Problem::new(StatusCode::PRECONDITION_FAILED, why).about(name));
-    }
-    let config = next(spec.config);
-    app.control_one(name, move |manager, name| manager.configure(name, config)).await?;
-    Ok(())
+    let plugin = name.to_owned();
+    let changed = app.change(move |app| {
+        let status = app.manager().plugin(&plugin)?;
+        if status.owner != Owner::Operator {
+            let why = format!("plugin {plugin}: {}; its configuration is changed there", status.owner);
+            return Err(Problem::conflict(why));
+        }
+        if expected != "*" && expected != etag(app, &status)? {
+            let why = "its configuration, or the plugin itself, is another one by now; read it again";
+            return Err(Problem::new(StatusCode::PRECONDITION_FAILED, why));
+        }
+        app.manager().configure(&plugin, next(status.config))?;
+        Ok(())
+    });
+    changed.await.map_err(|problem| problem.about(name))
 }
 
 /// RFC 7396.

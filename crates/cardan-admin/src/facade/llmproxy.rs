@@ -8,15 +8,16 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use cardan_api::manifest::llmproxy::Entry;
 use cardan_manager::{
-    Decision, Durations, HookCounts, Manager, Owner, PluginStatus, State as Standing, VisitRecord,
-    resolve_llmproxy,
+    Activated, ControlError, Decision, Durations, HookCounts, Manager, Owner, PluginStatus,
+    State as Standing, VisitRecord, resolve_llmproxy,
 };
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::access::{Administrator, As, Operator, Viewer};
+use crate::access::{Administrator, As, Operator, Role, Viewer};
+use crate::api::configuration::for_role;
 use crate::app::App;
 use crate::input::{Json as Body, Query};
 use crate::problem::Problem;
@@ -71,9 +72,9 @@ fn stats_of(plugin: &PluginStatus) -> Value {
     })
 }
 
-/// Milliseconds with three decimals.
+/// Milliseconds with three decimals. A sum of nothing is -0.0, which is no duration.
 fn round(ms: f64) -> f64 {
-    (ms * 1e3).round() / 1e3
+    (ms * 1e3).round() / 1e3 + 0.0
 }
 
 fn ms(duration: Duration) -> f64 {
@@ -123,7 +124,8 @@ pub(crate) async fn toggle(
 
 /// Loads the plugin of a manifest entry.
 #[utoipa::path(post, path = "/api/v1/plugins/install", tag = "llmproxy", request_body = Object,
-    responses((status = 200, body = Object), (status = 400, body = Problem), (status = 422, body = Problem)),
+    responses((status = 200, body = Object), (status = 400, body = Problem), (status = 409, body = Problem),
+        (status = 422, body = Problem)),
     security(("bearer" = ["admin"])))]
 pub(crate) async fn install(
     _: As<Administrator>,
@@ -135,18 +137,34 @@ pub(crate) async fn install(
     if !missing.is_empty() {
         return Err(Problem::bad_request(format!("Missing fields: {}", missing.join(", "))));
     }
+    if entry.get("enabled") == Some(&Value::Bool(false)) {
+        return Err(Problem::unprocessable(
+            "`enabled` is false: an entry that is switched off installs nothing; install it with true, and switch \
+             it off with POST /api/v1/plugins/toggle",
+        ));
+    }
     let entry: Entry = serde_json::from_value(Value::Object(entry))
         .map_err(|error| Problem::unprocessable(format!("the entry cannot be meant: {error}")))?;
     let name = entry.name.clone();
-    let installed = app.blocking(move |app| {
+    let installed = app.change(move |app| {
         let folder = app.host().llmproxy_folder.clone().unwrap_or_default();
         let resolved = resolve_llmproxy(&entry, &folder);
         let (spec, warnings) = resolved.map_err(|error| Problem::unprocessable(error.to_string()))?;
         let said: Vec<String> = warnings.into_iter().map(|warning| warning.0).collect();
         let Some(mut spec) = spec else {
-            return Err(Problem::unprocessable(said.join("; ")));
+            let said = if said.is_empty() {
+                "the entry names nothing to install".to_owned()
+            } else {
+                said.join("; ")
+            };
+            return Err(Problem::unprocessable(said));
         };
         spec.owner = Owner::Operator;
+        if app.smg().has(app.manager(), &spec.name) {
+            let why = "there is a module of this name that came by POST /wasm; take it out with DELETE \
+                       /wasm/UUID, or choose another name";
+            return Err(Problem::conflict(why));
+        }
         app.manager().replace(&spec).map_err(|error| match Problem::of(&error) {
             problem if problem.status() == StatusCode::CONFLICT => problem,
             problem => Problem::unprocessable(problem.detail()),
@@ -167,12 +185,12 @@ pub(crate) async fn install(
         (status = 422, description = "with ?strict=1, in place of 200", body = Object)),
     security(("bearer" = ["operator"])))]
 pub(crate) async fn hot_swap(
-    _: As<Operator>,
+    who: As<Operator>,
     State(app): State<App>,
     Query(strict): Query<Strict>,
 ) -> Result<Response, Problem> {
-    let _alone = app.edit().await;
-    let swapped = app.blocking(|app| Ok(swap(app))).await?;
+    let role = who.caller.role;
+    let swapped = app.change(move |app| Ok(swap(app, role))).await?;
     Ok(match swapped {
         Ok(()) => Json(json!({ "status": "success", "message": "Plugin DAG reloaded" })).into_response(),
         Err(why) => {
@@ -183,12 +201,12 @@ pub(crate) async fn hot_swap(
     })
 }
 
-fn swap(app: &App) -> Result<(), String> {
+fn swap(app: &App, role: Role) -> Result<(), String> {
     let manager = app.manager();
     let before = active(manager);
     let reload_all = || {
         if let Some(configuration) = &app.host().configuration {
-            configuration.reload().map_err(|error| error.to_string())?;
+            configuration.reload().map_err(|error| for_role(error, role).to_string())?;
         }
         let others = manager
             .plugins()
@@ -205,7 +223,7 @@ fn swap(app: &App) -> Result<(), String> {
     let changed: Vec<(String, u32)> = changed.collect();
     if outcome.is_err() {
         for (name, number) in &changed {
-            if let Err(error) = manager.rollback(name, Some(*number)) {
+            if let Err(error) = undo(manager, name, *number) {
                 tracing::error!(plugin = name, %error, "not rolled back");
             }
         }
@@ -213,6 +231,11 @@ fn swap(app: &App) -> Result<(), String> {
         *app.swapped() = changed;
     }
     outcome
+}
+
+/// The versions that are left were good, and may be tried again: it was another one that failed.
+fn undo(manager: &Manager, name: &str, to: u32) -> Result<Activated, ControlError> {
+    manager.rollback(name, Some(to))
 }
 
 fn active(manager: &Manager) -> BTreeMap<String, u32> {
@@ -225,8 +248,7 @@ fn active(manager: &Manager) -> BTreeMap<String, u32> {
     responses((status = 200, body = Object), (status = 409, body = Problem)),
     security(("bearer" = ["operator"])))]
 pub(crate) async fn rollback(_: As<Operator>, State(app): State<App>) -> Result<Json<Value>, Problem> {
-    let _alone = app.edit().await;
-    let plugins = app.blocking(|app| {
+    let plugins = app.change(|app| {
         let swapped = std::mem::take(&mut *app.swapped());
         let manager = app.manager();
         let back: Vec<(String, u32)> = if swapped.is_empty() { last_change(manager) } else { swapped };

@@ -103,6 +103,11 @@ impl Registry {
         modules.clone()
     }
 
+    /// Whether the plugin of this name was deployed here.
+    pub(crate) fn has(&self, manager: &Manager, name: &str) -> bool {
+        self.deployed(manager).iter().any(|module| module.name == name)
+    }
+
     fn change(&self, change: impl FnOnce(&mut Vec<Deployed>)) -> Result<(), String> {
         let mut modules = self.lock();
         change(&mut modules);
@@ -124,20 +129,22 @@ pub(crate) async fn deploy(
     Body(request): Body<DeployRequest>,
 ) -> Result<Response, Problem> {
     // One at a time, so that the same bytes are not deployed twice at once.
-    let _alone = app.edit().await;
-    let (mut answers, mut status) = (Vec::new(), StatusCode::OK);
-    for module in request.modules {
-        let mut answer = serde_json::to_value(&module).map_err(Problem::internal)?;
-        let added = app.blocking(move |app| Ok(add(app, &module))).await?;
-        answer["add_result"] = match added {
-            Ok(uuid) => json!({ "Success": uuid }),
-            Err(why) => {
-                status = StatusCode::BAD_REQUEST;
-                json!({ "Error": why })
-            }
-        };
-        answers.push(answer);
-    }
+    let deployed = app.change(move |app| {
+        let (mut answers, mut status) = (Vec::new(), StatusCode::OK);
+        for module in request.modules {
+            let mut answer = serde_json::to_value(&module).map_err(Problem::internal)?;
+            answer["add_result"] = match add(app, &module) {
+                Ok(uuid) => json!({ "Success": uuid }),
+                Err(why) => {
+                    status = StatusCode::BAD_REQUEST;
+                    json!({ "Error": why })
+                }
+            };
+            answers.push(answer);
+        }
+        Ok((status, answers))
+    });
+    let (status, answers) = deployed.await?;
     Ok((status, Json(json!({ "modules": answers }))).into_response())
 }
 
@@ -232,8 +239,7 @@ pub(crate) async fn remove(
     let Ok(uuid) = uuid.parse::<Uuid>() else {
         return Ok(StatusCode::BAD_REQUEST.into_response());
     };
-    let _alone = app.edit().await;
-    let removed = app.blocking(move |app| {
+    let removed = app.change(move |app| {
         let known = app.smg().deployed(app.manager()).into_iter().find(|module| module.uuid == uuid);
         let Some(module) = known else {
             return Ok(Err(format!("Module not found: {uuid}")));

@@ -52,6 +52,20 @@ fn the_nine_routes() {
             (&json!("pre_flight"), &json!(1000), &json!("closed"), &json!("0.1.0")),
             "{ours}"
         );
+        let stats = house.get("/api/v1/plugins/stats").await;
+        assert!(!stats.body.contains("-0.0"), "{stats:?}");
+        let mut off = entry();
+        off["enabled"] = json!(false);
+        house.post("/api/v1/plugins/install", &off).await.problem(422, "toggle");
+        let path = house.answering("deployed.wat", r#"{"verdict":"continue"}"#);
+        let deployed = json!({ "modules": [{
+            "name": "deployed", "file_path": path, "module_type": "Middleware",
+            "attach_points": [{ "Middleware": "OnRequest" }],
+        }] });
+        house.post("/wasm", &deployed).await.ok();
+        let mut over = entry();
+        over["name"] = json!("deployed");
+        house.post("/api/v1/plugins/install", &over).await.problem(409, "POST /wasm");
         house.visit("hello").await;
         let stats = house.get("/api/v1/plugins/stats").await.ok();
         let one = &stats["My WASM Plugin"];

@@ -1,8 +1,10 @@
 //! Cardan's own routes.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use crate::house::{House, block_on, guest};
+use crate::house::{ADMIN, House, OPERATOR, VIEWER, block_on, guest};
 
 const PASS: &str = r#"{"verdict":"continue"}"#;
 const REFUSE: &str = r#"{"verdict":"refuse","message":"no"}"#;
@@ -158,6 +160,81 @@ fn configuration_of_a_plugin() {
 }
 
 #[test]
+fn a_configuration_and_an_upload_at_once() {
+    block_on(async {
+        let house = House::open().await;
+        let module = std::fs::read(guest("prebuilt/pii-mask.wasm")).unwrap();
+        let upload = |bytes: Vec<u8>| {
+            let request = house.request("POST", "/api/v1/plugins?name=sent&replace=true");
+            house.send(request.header("content-type", "application/wasm").body(bytes))
+        };
+        upload(module).await.ok();
+        let at = "/api/v1/plugins/sent/config";
+        let etag = house.get(at).await.headers["etag"].to_str().unwrap().to_owned();
+        // Other bytes, whose compiling takes a while.
+        let functions: String = (0..2000)
+            .map(|i| format!("(func (param i32) (result i32) (i32.xor (local.get 0) (i32.const {i})))"))
+            .collect();
+        let next = std::fs::read_to_string(house.answering("next.wat", PASS)).unwrap();
+        let next = format!("{}{functions})", next.trim_end().strip_suffix(')').unwrap());
+        let patch = async {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            let request = house.request("PATCH", at).header("if-match", "*");
+            house.send(request.json(&json!({ "a": 1 }))).await
+        };
+        let (uploaded, patched) = tokio::join!(upload(next.into_bytes()), patch);
+        let uploaded = uploaded.ok();
+        assert_eq!(patched.ok()["config"], json!({ "a": 1 }));
+        let active = house.get("/api/v1/plugins/sent").await.ok();
+        assert_eq!(active["active"]["digest"], uploaded["digest"], "the upload was undone: {active}");
+        let request = house.request("PATCH", at).header("if-match", etag);
+        house.send(request.json(&json!({}))).await.problem(412, "another one by now");
+    });
+}
+
+#[test]
+fn connections_that_ask_nothing() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    block_on(async {
+        let house = House::open().await;
+        let mut halves = Vec::new();
+        for _ in 0..300 {
+            let mut half = tokio::net::TcpStream::connect(house.address).await.unwrap();
+            half.write_all(b"GET /healthz HTT").await.unwrap();
+            halves.push(half);
+        }
+        let asked = tokio::time::timeout(Duration::from_secs(4), house.get("/healthz")).await;
+        assert_eq!(asked.expect("a probe waits behind those who ask nothing").status, 200);
+        let mut rest = Vec::new();
+        let newest = halves.last_mut().unwrap().read_to_end(&mut rest);
+        _ = tokio::time::timeout(Duration::from_secs(20), newest).await.expect("it is kept open");
+    });
+}
+
+#[test]
+fn what_operators_are_not_told() {
+    block_on(async {
+        let house = House::guarded().await;
+        *house.configuration.reloads.lock().unwrap() = Err("k: unknown variant `HUNTER2`".to_owned());
+        let send = |method: &str, token: &str, path: &str| {
+            house.send(house.request(method, path).bearer_auth(token))
+        };
+        send("POST", ADMIN, "/api/v1/config:reload").await.problem(422, "HUNTER2");
+        send("POST", OPERATOR, "/api/v1/config:reload").await.problem(422, "log says why");
+        for path in ["/api/v1/config:reload", "/api/v1/plugins/hot-swap"] {
+            let told = send("POST", OPERATOR, path).await;
+            assert!(!told.body.contains("HUNTER2"), "{told:?}");
+        }
+        let problems = |token| send("GET", token, "/api/v1/status");
+        assert!(problems(ADMIN).await.body.contains("hunter2"));
+        let seen = problems(VIEWER).await.ok();
+        assert_eq!(seen["folder_problems"], json!([{ "path": "plugins/half.yaml", "why": null }]));
+        assert_eq!(house.get("/readyz").await.json()["folder_problems"], json!(["half.yaml"]));
+        send("GET", VIEWER, "/api/v1/plugins/%ff").await.problem(400, "not UTF-8");
+    });
+}
+
+#[test]
 fn trying_and_calling() {
     block_on(async {
         let house = House::open().await;
@@ -269,6 +346,7 @@ fn the_configuration_file() {
         put("", None, "new text").await.problem(428, "If-Match");
         put("", Some("\"other\""), "new text").await.problem(412, "changed meanwhile");
         assert_eq!(put("", Some(etag), "new text").await.ok()["text"], "new text");
+        assert_eq!(put("", Some("*"), "newer text").await.ok()["text"], "newer text");
         house.ask("PUT", "/api/v1/config", &Value::Null).await.problem(415, "application/yaml");
         house.post("/api/v1/config:reload", &Value::Null).await.ok();
         assert_eq!(*house.configuration.reloads.lock().unwrap(), Ok(1));

@@ -243,6 +243,14 @@ fn process(status: &Value) -> Vec<Finding> {
             "name a directory that can be written with --cache-dir or CARDAN_CACHE_DIR",
         ),
     });
+    for problem in items(status, "folder_problems") {
+        let found = match problem["why"].as_str() {
+            Some(why) => format!("{}: {why}", cell(&problem["path"])),
+            None => format!("{} cannot be meant", cell(&problem["path"])),
+        };
+        let advice = "repair the file or take it out of the folder of plugins; the server's log says why";
+        findings.push(Finding::new("folder", Mark::Warn, found, advice));
+    }
     if status["tokens"] == false {
         let advice = "add tokens under admin.tokens, if others use this machine";
         findings.push(Finding::new(

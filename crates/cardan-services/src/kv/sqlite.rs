@@ -6,7 +6,10 @@
 //! the operating system has: it survives this process being killed at any moment.
 
 use std::fmt;
+use std::fs::OpenOptions;
+use std::io;
 use std::ops::Bound;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -109,6 +112,9 @@ impl SqliteKv {
         let fail = |error: rusqlite::Error| {
             KvError(format!("the key-value store {} cannot be used: {error}", file.display()))
         };
+        make_private(file).map_err(|error| {
+            KvError(format!("the key-value store {} cannot be made: {error}", file.display()))
+        })?;
         let writer = connect(file).map_err(fail)?;
         let layout: i64 = writer.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(fail)?;
         if layout > LAYOUT {
@@ -161,6 +167,15 @@ impl SqliteKv {
             }
             answered.await.unwrap_or_else(|_| Err(gone()))
         })
+    }
+}
+
+/// What plugins keep is for nobody else on the machine. SQLite gives the files beside this one the same mode.
+/// One that is there is not even opened: closing it would end the locks that SQLite has on it in this process.
+fn make_private(file: &Path) -> io::Result<()> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -215,6 +215,11 @@ async fn restarts() {
     for run in 1..=3 {
         let kv = SqliteKv::open(&file, wall_clock()).unwrap();
         assert_eq!(kv.add(&space("a"), "runs".to_owned(), 1).await.unwrap(), run);
+        for name in ["kv.sqlite", "kv.sqlite-wal", "kv.sqlite-shm"] {
+            use std::os::unix::fs::PermissionsExt as _;
+            let metadata = std::fs::metadata(directory.path().join(name)).unwrap();
+            assert_eq!(metadata.permissions().mode() & 0o777, 0o600, "{name}");
+        }
     }
     std::fs::write(directory.path().join("other"), "no database at all, and long enough to be seen").unwrap();
     let error = SqliteKv::open(&directory.path().join("other"), wall_clock()).unwrap_err();

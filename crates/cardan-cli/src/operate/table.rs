@@ -188,6 +188,6 @@ mod tests {
     fn a_terminal_acts_on_nothing() {
         let mut table = Table::new(&["A", "B"]);
         table.row(["\u{1b}[31mred".to_owned(), "two\nlines".to_owned()]);
-        assert_eq!(table.text(), "A          B\n\u{fffd}[31mred  two\u{fffd}lines\n");
+        assert_eq!(table.text(), "A         B\n\u{fffd}[31mred  two\u{fffd}lines\n");
     }
 }

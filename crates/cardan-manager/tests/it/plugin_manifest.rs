@@ -187,7 +187,10 @@ fn wrong_manifests() {
     check("resources: {max_memory: 1GiB}", "resources.max_memory: a manifest may say 256MiB at most");
     check("limits: {memory: 1GiB}", "at most; whoever runs the plugin can say more");
     check("limits: {deadline: 1h}", "limits.deadline: a manifest may say 60 s at most");
-    check("hooks: [{hook: http.request, deadline: 10h}]", "hooks[0].deadline: a manifest may say 60 s at most");
+    check(
+        "hooks: [{hook: http.request, deadline: 10h}]",
+        "hooks[0].deadline: a manifest may say 60 s at most",
+    );
     check("limits: {memory: 1MiB}\nresources: {max_memory: 2MiB}", "limits.memory says something else");
     check("module: ../a.wasm", "module: \"../a.wasm\" is outside of the manifest's folder");
     check("module: /a.wasm", "is outside of the manifest's folder");

@@ -235,7 +235,7 @@ fn swap(app: &App, role: Role) -> Result<(), String> {
 
 /// The versions that are left were good, and may be tried again: it was another one that failed.
 fn undo(manager: &Manager, name: &str, to: u32) -> Result<Activated, ControlError> {
-    manager.rollback(name, Some(to))
+    manager.undo(name, to)
 }
 
 fn active(manager: &Manager) -> BTreeMap<String, u32> {

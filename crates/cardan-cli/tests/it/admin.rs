@@ -107,20 +107,21 @@ fn what_is_no_admin_api() {
 #[test]
 fn state_that_is_there_counts() {
     let house = Operated::with(&json!({}));
-    let second = |more: &[&str]| {
+    let second = || {
         let mut command = cardan();
         command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--config"]);
-        command.arg(house.path("cardan.yaml")).args(more).env("OPERATORS_TOKEN", TOKEN);
+        command.arg(house.path("cardan.yaml")).env("OPERATORS_TOKEN", TOKEN);
         command.env("XDG_STATE_HOME", house.path("state"));
         command
     };
-    let run = finish(&mut second(&[]), b"");
+    let run = finish(&mut second(), b"");
     assert_eq!(run.code, Some(2), "{run:?}");
     assert!(run.stderr.contains("in use by another process"), "{run:?}");
     assert!(run.took > std::time::Duration::from_secs(4), "it is waited for: {run:?}");
     // One that ends meanwhile leaves it.
     let next = std::thread::scope(|scope| {
-        let next = scope.spawn(|| Server::start(&mut second(&[])));
+        let mut next = second();
+        let next = scope.spawn(move || Server::start(&mut next));
         std::thread::sleep(std::time::Duration::from_secs(1));
         house.server.signal(rustix::process::Signal::TERM);
         next.join().unwrap()
@@ -130,7 +131,7 @@ fn state_that_is_there_counts() {
     assert_eq!(next.ended().0, Some(0));
     let cardan = fs::read_dir(house.path("state/cardan")).unwrap().next().unwrap().unwrap().path();
     fs::write(cardan.join("state.json"), "{").unwrap();
-    let run = finish(&mut second(&[]), b"");
+    let run = finish(&mut second(), b"");
     assert_eq!(run.code, Some(2), "{run:?}");
     assert!(run.stderr.contains("state.json"), "{run:?}");
 }

@@ -217,6 +217,8 @@ impl House {
         let admin = Admin::new(manager.clone(), host, listener).unwrap();
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(admin.serve(async { _ = stopped.await }));
+        // Built with the whole workspace, the client is one for TLS too, and wants a provider. There may be one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
         let (stop, served) = (Some(stop), Some(served));
         Self { dir, manager, address, readiness, configuration, tokens, client, stop, served }

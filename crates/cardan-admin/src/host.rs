@@ -10,6 +10,9 @@ use serde_json::Value;
 use crate::access::Tokens;
 use crate::readiness::Readiness;
 
+/// Tells which files of the folder of plugins cannot be meant, and why.
+pub type FolderProblems = dyn Fn() -> Vec<(PathBuf, String)> + Send + Sync;
+
 /// What the process around the admin API lets it use. What is not there, its routes say is not there.
 #[derive(Clone)]
 pub struct Host {
@@ -28,7 +31,7 @@ pub struct Host {
     /// What relative entry points of LLMProxy's install requests are relative to.
     pub llmproxy_folder: Option<PathBuf>,
     /// Files of the folder of plugins that cannot be meant, and why. Asked by probes: it must not block.
-    pub folder_problems: Option<Arc<dyn Fn() -> Vec<(PathBuf, String)> + Send + Sync>>,
+    pub folder_problems: Option<Arc<FolderProblems>>,
     /// What plugins measure themselves.
     pub measured: Option<Arc<dyn Fn() -> Vec<Measured> + Send + Sync>>,
     /// How many visits were not told to a trace collector.

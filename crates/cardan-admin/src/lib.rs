@@ -32,8 +32,8 @@ mod silent;
 
 pub use access::{ExposedError, Role, Token, TokenError, Tokens};
 pub use host::{
-    Configuration, ConfigurationError, Document, Host, KeyValues, KvError, Measured, MeasuredKind,
-    MeasuredValue,
+    Configuration, ConfigurationError, Document, FolderProblems, Host, KeyValues, KvError, Measured,
+    MeasuredKind, MeasuredValue,
 };
 pub use openapi::openapi;
 pub use readiness::Readiness;

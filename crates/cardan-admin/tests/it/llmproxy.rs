@@ -54,18 +54,6 @@ fn the_nine_routes() {
         );
         let stats = house.get("/api/v1/plugins/stats").await;
         assert!(!stats.body.contains("-0.0"), "{stats:?}");
-        let mut off = entry();
-        off["enabled"] = json!(false);
-        house.post("/api/v1/plugins/install", &off).await.problem(422, "toggle");
-        let path = house.copy("prebuilt/pii-mask.wasm", "deployed.wasm");
-        let deployed = json!({ "modules": [{
-            "name": "deployed", "file_path": path, "module_type": "Middleware",
-            "attach_points": [{ "Middleware": "OnRequest" }],
-        }] });
-        house.post("/wasm", &deployed).await.ok();
-        let mut over = entry();
-        over["name"] = json!("deployed");
-        house.post("/api/v1/plugins/install", &over).await.problem(409, "POST /wasm");
         house.visit("hello").await;
         let stats = house.get("/api/v1/plugins/stats").await.ok();
         let one = &stats["My WASM Plugin"];
@@ -140,6 +128,25 @@ fn what_cannot_be_installed() {
             house.post("/api/v1/plugins/install", &entry).await.problem(status, says);
         }
         assert_eq!(house.get("/api/v1/plugins").await.ok()["plugins"].as_array().unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn what_install_leaves_alone() {
+    block_on(async {
+        let house = House::open().await;
+        let mut off = entry();
+        off["enabled"] = json!(false);
+        house.post("/api/v1/plugins/install", &off).await.problem(422, "toggle");
+        let path = house.copy("prebuilt/pii-mask.wasm", "deployed.wasm");
+        let deployed = json!({ "modules": [{
+            "name": "deployed", "file_path": path, "module_type": "Middleware",
+            "attach_points": [{ "Middleware": "OnRequest" }],
+        }] });
+        house.post("/wasm", &deployed).await.ok();
+        let mut over = entry();
+        over["name"] = json!("deployed");
+        house.post("/api/v1/plugins/install", &over).await.problem(409, "POST /wasm");
     });
 }
 

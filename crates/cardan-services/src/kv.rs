@@ -48,6 +48,11 @@ fn check(space: &KvSpace, before: Usage, after: Usage) -> Result<(), ServiceFail
     Ok(())
 }
 
+/// When an entry expires that is made without a word on it: as late as its store allows.
+fn latest_ms(space: &KvSpace, now_ms: u64) -> Option<u64> {
+    space.limits.ttl_max.map(|ttl| now_ms.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)))
+}
+
 /// The sum of a number in decimal and another.
 fn sum(value: Option<&[u8]>, delta: i64) -> Result<i64, ServiceFailure> {
     let invalid = |why: &str| ServiceFailure::Invalid(why.to_owned());

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cardan::{KvEntry, KvPage, KvScan, KvSpace, KvStore, ServiceFailure, Waiting};
 
-use super::{Usage, WallClock, check, sum, wall_clock};
+use super::{Usage, WallClock, check, latest_ms, sum, wall_clock};
 
 /// Keeps key-value stores in memory.
 #[derive(Clone)]
@@ -27,6 +27,15 @@ struct Space {
 struct Stored {
     value: Vec<u8>,
     expires_ms: Option<u64>,
+}
+
+/// When an entry that is written expires.
+enum Expires {
+    At(Option<u64>),
+    /// When it did; a new one as late as its store allows.
+    AsBefore {
+        now_ms: u64,
+    },
 }
 
 impl Default for MemoryKv {
@@ -81,13 +90,7 @@ impl Space {
         self.bytes = self.entries.iter().map(|(key, stored)| (key.len() + stored.value.len()) as u64).sum();
     }
 
-    /// `None` keeps when the entry expires.
-    fn put(
-        &mut self,
-        space: &KvSpace,
-        entry: KvEntry,
-        expires_ms: Option<Option<u64>>,
-    ) -> Result<(), ServiceFailure> {
+    fn put(&mut self, space: &KvSpace, entry: KvEntry, expires: Expires) -> Result<(), ServiceFailure> {
         let KvEntry { key, value } = entry;
         let usage = Usage { keys: self.entries.len() as u64, bytes: self.bytes };
         let old = self.entries.get(&key);
@@ -97,7 +100,12 @@ impl Space {
             bytes: usage.bytes - old_bytes + (key.len() + value.len()) as u64,
         };
         check(space, usage, after)?;
-        let expires_ms = expires_ms.unwrap_or_else(|| old.and_then(|old| old.expires_ms));
+        let expires_ms = match expires {
+            Expires::At(expires_ms) => expires_ms,
+            Expires::AsBefore { now_ms } => {
+                old.map_or_else(|| latest_ms(space, now_ms), |old| old.expires_ms)
+            }
+        };
         self.bytes = after.bytes;
         self.entries.insert(key, Stored { value, expires_ms });
         Ok(())
@@ -112,7 +120,8 @@ impl KvStore for MemoryKv {
     fn set(&self, space: &KvSpace, entry: KvEntry, ttl: Option<Duration>) -> Waiting<()> {
         self.within(space, |it, now_ms| {
             it.sweep(now_ms);
-            it.put(space, entry, Some(ttl.map(|ttl| now_ms.saturating_add(ttl.as_millis() as u64))))
+            let expires_ms = ttl.map(|ttl| now_ms.saturating_add(ttl.as_millis() as u64));
+            it.put(space, entry, Expires::At(expires_ms))
         })
     }
 
@@ -124,7 +133,11 @@ impl KvStore for MemoryKv {
         self.within(space, |it, now_ms| {
             it.sweep(now_ms);
             let sum = sum(it.value(&key, now_ms), delta)?;
-            it.put(space, KvEntry { key, value: sum.to_string().into_bytes() }, None)?;
+            it.put(
+                space,
+                KvEntry { key, value: sum.to_string().into_bytes() },
+                Expires::AsBefore { now_ms },
+            )?;
             Ok(sum)
         })
     }
@@ -135,7 +148,7 @@ impl KvStore for MemoryKv {
             if it.value(&entry.key, now_ms) != expected.as_deref() {
                 return Ok(false);
             }
-            it.put(space, entry, None).map(|()| true)
+            it.put(space, entry, Expires::AsBefore { now_ms }).map(|()| true)
         })
     }
 

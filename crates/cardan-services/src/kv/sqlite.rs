@@ -20,7 +20,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 use tokio::sync::oneshot;
 
 use super::lane::Lane;
-use super::{Usage, WallClock, after_prefix, check, sum};
+use super::{Usage, WallClock, after_prefix, check, latest_ms, sum};
 
 /// Said in the file, so that another layout is not mistaken for this one.
 const LAYOUT: i64 = 1;
@@ -310,7 +310,8 @@ impl Scope<'_> {
         Ok(found.optional()?)
     }
 
-    /// Writes an entry, if the store may be that large. `expires_ms` of `None` leaves it as it is.
+    /// Writes an entry, if the store may be that large. `expires_ms` of `None` leaves it as it is,
+    /// and lets a new entry live as long as its store allows.
     fn put(
         self,
         transaction: &Transaction<'_>,
@@ -351,7 +352,8 @@ impl Scope<'_> {
                  ON CONFLICT (space, key) DO UPDATE SET value = ?3"
             }
         })?;
-        statement.execute(params![id, key, value, expires_ms.flatten()])?;
+        let latest = || latest_ms(self.space, self.now_ms).map(|ms| i64::try_from(ms).unwrap_or(i64::MAX));
+        statement.execute(params![id, key, value, expires_ms.unwrap_or_else(latest)])?;
         let after = Self::usage(transaction, id)?;
         if check(self.space, before, after).is_ok() {
             return Ok(());

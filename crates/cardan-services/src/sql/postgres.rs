@@ -246,9 +246,10 @@ fn check_first_word(statement: &str) -> Result<(), SqlFailure> {
 fn first_word(statement: &str) -> &str {
     let mut rest = statement;
     loop {
-        rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == '(');
+        // What PostgreSQL's scanner takes for blanks, and nothing else: no word may hide behind another.
+        rest = rest.trim_start_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c', '(']);
         if let Some(comment) = rest.strip_prefix("--") {
-            rest = comment.split_once('\n').map_or("", |(_, rest)| rest);
+            rest = comment.split_once(['\n', '\r']).map_or("", |(_, rest)| rest);
         } else if let Some(comment) = rest.strip_prefix("/*") {
             rest = after_comment(comment);
         } else {
@@ -322,6 +323,10 @@ mod tests {
         check("  \n\tSELECT(1)", "SELECT");
         check("((values (1)))", "values");
         check("-- set\nselect", "select");
+        check("-- select\rset x = 1 --\n", "set");
+        check("\r\x0b\x0cselect", "select");
+        check("\u{a0}select", "");
+        check("\u{2003}set\nselect", "");
         check("/* a /* b */ set */ select", "select");
         check("/* open", "");
         check("-- only", "");

@@ -85,6 +85,24 @@ async fn what_expired_is_gone() {
     .await;
 }
 
+/// The longest that a store allows holds for keys that no `set` made.
+#[tokio::test]
+async fn what_is_made_without_a_word_expires() {
+    with_both(async |kv, now| {
+        let limits = KvLimits { ttl_max: Some(Duration::from_secs(10)), ..KvLimits::default() };
+        let a = KvSpace { limits, ..space("a") };
+        assert_eq!(kv.add(&a, "count".to_owned(), 1).await.unwrap(), 1);
+        assert!(kv.compare_and_set(&a, entry("leader", "x"), None).await.unwrap());
+        now.fetch_add(9_999, Ordering::Relaxed);
+        assert_eq!(kv.add(&a, "count".to_owned(), 1).await.unwrap(), 2);
+        assert!(kv.compare_and_set(&a, entry("leader", "y"), Some(b"x".to_vec())).await.unwrap());
+        now.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(kv.get(&a, "count".to_owned()).await.unwrap(), None);
+        assert_eq!(kv.get(&a, "leader".to_owned()).await.unwrap(), None);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn atomic_operations() {
     with_both(async |kv, _| {

@@ -14,6 +14,21 @@ use url::{Host, Url};
 /// Most redirects that are followed for one request.
 const REDIRECTS_MAX: usize = 10;
 
+/// What guests do not say themselves: how a message is framed and what becomes of its connection is the
+/// client's to say, or the connection's next user reads what a guest has written. In lower case.
+const CLIENTS_HEADERS: [&str; 10] = [
+    "connection",
+    "content-length",
+    "expect",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
 /// Sends one HTTP request. The implementation is the embedder's: `cardan-services` has one.
 ///
 /// Called once for every hop of every request a guest makes, after the hop was found to be allowed; it
@@ -36,9 +51,10 @@ pub struct HttpExchange {
     pub method: String,
     /// `http` or `https`.
     pub url: Url,
-    /// As the guest gave them.
+    /// As the guest gave them, names in lower case, without those that are the client's to say.
     pub headers: Vec<(String, String)>,
-    /// `None` says nothing of a length; where one is due, it is among the headers.
+    /// Its length is the client's to say. `None` says nothing of one; where one is due, it is among the
+    /// headers.
     pub body: Option<Vec<u8>>,
     /// A longer response is [`HttpFailure::TooLarge`].
     pub response_bytes_max: u64,
@@ -234,18 +250,25 @@ impl Head {
     /// The request that is meant.
     pub(crate) fn exchange(self, body: Option<Vec<u8>>) -> Result<HttpExchange, HttpRefusal> {
         let url = self.url.parse();
-        let url =
+        let url: Url =
             url.map_err(|error| HttpRefusal::Malformed(format!("{:?} is no URL: {error}", self.url)))?;
         let method = self.method.as_deref().unwrap_or("GET").to_ascii_uppercase();
-        const METHODS: [&str; 9] =
-            ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+        const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
+        if ["CONNECT", "TRACE"].contains(&&*method) {
+            let why = format!("plugins may not send {method:?}: use one of {}", METHODS.join(", "));
+            return Err(HttpRefusal::Malformed(why));
+        }
         if !METHODS.contains(&method.as_str()) {
             return Err(HttpRefusal::Malformed(format!("{method:?} is no HTTP method")));
         }
         let headers = self.headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value));
         let mut headers: Vec<(String, String)> = headers.collect();
-        let framed = headers.iter().any(|(name, _)| name == "content-length" || name == "transfer-encoding");
-        if body.is_none() && !framed && ["POST", "PUT", "PATCH"].contains(&&*method) {
+        headers.retain(|(name, value)| match name.as_str() {
+            // Otherwise a server that is granted would answer for a neighbour that is not.
+            "host" => is_authority(value, &url),
+            name => !CLIENTS_HEADERS.contains(&name),
+        });
+        if body.is_none() && ["POST", "PUT", "PATCH"].contains(&&*method) {
             // Servers refuse these methods when nothing says how long the body is (RFC 9110, section 8.6).
             headers.push(("content-length".to_owned(), "0".to_owned()));
         }
@@ -253,6 +276,14 @@ impl Head {
         let (response_bytes_max, reach) = (u64::MAX, Reach::EVERYWHERE);
         Ok(HttpExchange { method, url, headers, body, response_bytes_max, timeout: None, reach })
     }
+}
+
+/// Whether a `host` header says what the URL says.
+fn is_authority(value: &str, url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let default = url.port_or_known_default().map(|port| format!("{host}:{port}"));
+    let short = url.port().is_none() && value.eq_ignore_ascii_case(host);
+    short || default.is_some_and(|full| value.eq_ignore_ascii_case(&full))
 }
 
 /// The request that a redirect asks for (RFC 9110, section 15.4), if the reply is one.

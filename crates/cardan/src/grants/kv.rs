@@ -23,10 +23,11 @@ pub trait KvStore: Send + Sync + 'static {
     fn delete(&self, space: &KvSpace, key: String) -> Waiting<bool>;
 
     /// Adds to a number written in decimal, and returns the sum. A key that is not there counts as 0; when
-    /// one expires does not change.
+    /// one expires does not change, and a new one lives no longer than [`KvLimits::ttl_max`].
     fn add(&self, space: &KvSpace, key: String, delta: i64) -> Waiting<i64>;
 
     /// Sets a key if its value is `expected`, or, with `None`, if it is not there. Whether it did.
+    /// When it expires is as for [`KvStore::add`].
     fn compare_and_set(&self, space: &KvSpace, entry: KvEntry, expected: Option<Vec<u8>>) -> Waiting<bool>;
 
     /// Entries in the order of their keys.

@@ -365,21 +365,29 @@ impl PluginBuilder {
                 self.allowed_paths.entry(host.clone()).or_insert_with(|| guest.clone());
             }
         }
-        if let Some(timeout) = manifest.timeout_ms {
-            self.limits.deadline.get_or_insert(Duration::from_millis(timeout));
-        }
-        let memory = &manifest.memory;
-        if let Some(pages) = memory.max_pages {
-            self.limits.growth_pages_max = Some(pages);
-        }
-        if let Some(bytes) = memory.max_http_response_bytes {
-            self.limits.http_response_bytes_max = bytes;
-        }
-        if let Some(bytes) = memory.max_var_bytes {
-            self.limits.var_bytes_max = bytes;
-        }
+        self.adopt_limits(manifest);
         let engine = self.engine.clone();
         manifest.modules(&|request| fetch(&engine, request))
+    }
+
+    /// Where an operator decides, a manifest may lower limits and not raise them.
+    fn adopt_limits(&mut self, manifest: &Manifest) {
+        let (memory, limits) = (&manifest.memory, &mut self.limits);
+        let timeout = manifest.timeout_ms.map(Duration::from_millis);
+        let pages = memory.max_pages;
+        let (http, vars) = (memory.max_http_response_bytes, memory.max_var_bytes);
+        if self.grants.is_some() {
+            limits.deadline = limits.deadline.into_iter().chain(timeout).min();
+            limits.growth_pages_max = limits.growth_pages_max.into_iter().chain(pages).min();
+            let lower = |limit: u64, asked: Option<u64>| asked.map_or(limit, |asked| asked.min(limit));
+            limits.http_response_bytes_max = lower(limits.http_response_bytes_max, http);
+            limits.var_bytes_max = lower(limits.var_bytes_max, vars);
+            return;
+        }
+        limits.deadline = limits.deadline.or(timeout);
+        limits.growth_pages_max = pages.or(limits.growth_pages_max);
+        limits.http_response_bytes_max = http.unwrap_or(limits.http_response_bytes_max);
+        limits.var_bytes_max = vars.unwrap_or(limits.var_bytes_max);
     }
 
     fn examine(&self, modules: &[NamedModule]) -> Result<Inspection, Error> {

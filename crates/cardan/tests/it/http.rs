@@ -81,6 +81,30 @@ fn what_is_sent() {
     expected.extend(["user-agent: guest".to_owned(), "accept: text/plain".to_owned()]);
     expected.sort();
     assert_eq!(found, expected);
+    // How a message is framed, and whose it is, is not the guest's to say.
+    let host = format!("127.0.0.1:{port}");
+    let framing = json!({
+        "Content-Length": "1", "transfer-encoding": "chunked", "Connection": "close, x-mine", "te": "trailers",
+        "trailer": "x-mine", "upgrade": "h2c", "keep-alive": "timeout=1", "proxy-connection": "close",
+        "proxy-authorization": "Basic x", "expect": "100-continue", "host": "neighbour.example",
+    });
+    for (method, body, more) in [
+        ("GET", None, &[] as &[&str]),
+        ("POST", None, &["content-length: 0"]),
+        (
+            "POST",
+            Some("a\r\n\r\nGET /status/500 HTTP/1.1"),
+            &["content-length: 29", "a", "", "GET /status/500 HTTP/1.1"],
+        ),
+    ] {
+        let mut fields = json!({"method": method, "headers": framing});
+        if let Some(body) = body {
+            fields["body"] = body.into();
+        }
+        assert_eq!(lines(&sent(fields)), common(&format!("{method} /echo/x?y=z HTTP/1.1"), more), "{method}");
+    }
+    let found = lines(&sent(json!({"headers": {"Host": host}})));
+    assert_eq!(found, common("GET /echo/x?y=z HTTP/1.1", &[]));
 }
 
 #[test]
@@ -307,6 +331,16 @@ fn requests_that_are_none() {
         ),
         (json!({"url": "file:///etc/passwd"}), Fault::Host, "the scheme of file:///etc/passwd"),
         (json!({"url": url, "method": "FOO"}), Fault::Protocol, "\"FOO\" is no HTTP method"),
+        (
+            json!({"url": url, "method": "connect"}),
+            Fault::Protocol,
+            "plugins may not send \"CONNECT\": use one of",
+        ),
+        (
+            json!({"url": url, "method": "TRACE"}),
+            Fault::Protocol,
+            "plugins may not send \"TRACE\": use one of",
+        ),
         (json!({"url": url, "method": ""}), Fault::Protocol, "\"\" is no HTTP method"),
         (json!({"url": url, "headers": {"bad name": "x"}}), Fault::Host, "HTTP request failed: "),
         (json!({"url": url, "headers": {"x": "a\r\nb: c"}}), Fault::Host, "HTTP request failed: "),

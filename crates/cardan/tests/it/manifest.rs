@@ -245,6 +245,36 @@ fn meaning() {
     assert_eq!(plugin.call("echo", "x").unwrap(), b"x");
 }
 
+/// Under an operator's grants a manifest lowers limits and never raises them; an embedder's manifest counts.
+#[test]
+fn limits_of_an_operator() {
+    let load = |max_var_bytes: u64, timeout_ms: u64, grants: Option<cardan::api::grants::Grants>| {
+        let manifest = Manifest {
+            memory: MemoryLimits { max_var_bytes: Some(max_var_bytes), ..MemoryLimits::default() },
+            timeout_ms: Some(timeout_ms),
+            ..Manifest::of_file(guests().join("prebuilt/kitchen.wasm"))
+        };
+        let deadline = Some(std::time::Duration::from_secs(30));
+        let limits = cardan::Limits { var_bytes_max: 10, deadline, ..cardan::Limits::default() };
+        let plugin = engine().plugin(manifest).limits(limits);
+        match grants {
+            Some(grants) => plugin.grants(grants),
+            None => plugin,
+        }
+        .load()
+        .unwrap()
+    };
+    let fits = |plugin: &cardan::Plugin| {
+        plugin.call("var_set", r#"{"key": "k", "value": "more than ten bytes"}"#).is_ok()
+    };
+    let granted = || Some(cardan::api::grants::Grants::default());
+    assert!(fits(&load(1 << 20, 100, None)));
+    assert!(!fits(&load(1 << 20, 100, granted())));
+    assert!(!fits(&load(0, 100, granted())));
+    let error = load(10, 100, granted()).call("spin", "").unwrap_err();
+    assert_eq!(error.fault(), cardan::Fault::Deadline, "lowered");
+}
+
 #[test]
 fn files() {
     let missing = guests().join("prebuilt/nothing.wasm");

@@ -359,7 +359,10 @@ fn the_address_stays() {
     let config = dir.path().join("cardan.yaml");
     fs::write(&config, "listen: 127.0.0.1:0").unwrap();
     let by_file = Server::start(cardan().args(["serve", "--config"]).arg(&config));
-    let by_option = Server::serve(&config);
+    // Beside the other one it needs a state directory of its own.
+    let mut command = cardan();
+    command.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(&config);
+    let by_option = Server::start(command.env("XDG_STATE_HOME", dir.path().join("state")));
     fs::write(&config, "listen: 127.0.0.1:1").unwrap();
     let line = reload(&by_file, "not reloaded");
     assert!(line.contains("listen: it cannot change while clients are served"), "{line}");

@@ -22,8 +22,13 @@ use tokio::sync::Semaphore;
 
 use super::{CONNECTIONS_MAX, Growing, statement_error, values};
 
-/// Longest text or blob that a statement may make, and longest statement.
-const LENGTH_MAX: i32 = 16 << 20;
+/// Longest text or blob that a statement may make, and longest statement, beside what its result may hold.
+/// One function's call is not interrupted: how long it takes is bounded by what it works on.
+const LENGTH: u64 = 1 << 20;
+/// The same with the result.
+const LENGTH_MAX: u64 = 4 << 20;
+/// Longest pattern of `LIKE` and `GLOB`, in bytes: their time is that of text times pattern.
+const PATTERN_MAX: i32 = 1_000;
 /// Steps of SQLite's virtual machine between two looks at the clock.
 const STEPS: i32 = 1_000;
 
@@ -113,15 +118,17 @@ fn open(file: &std::path::Path, access: Access) -> rusqlite::Result<Connection> 
     }
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-    connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, LENGTH_MAX)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, PATTERN_MAX)?;
     connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
     Ok(connection)
 }
 
 fn run(connection: &mut Connection, query: &SqlQuery, until: Until) -> Result<SqlResult, SqlFailure> {
     let asked = until.clone();
+    let length = LENGTH.saturating_add(query.result_bytes_max).min(LENGTH_MAX) as i32;
     let prepared = connection
-        .busy_timeout(until.deadline.saturating_duration_since(Instant::now()))
+        .set_limit(Limit::SQLITE_LIMIT_LENGTH, length)
+        .and_then(|_| connection.busy_timeout(until.deadline.saturating_duration_since(Instant::now())))
         .and_then(|()| connection.progress_handler(STEPS, Some(move || asked.is_over())));
     prepared.map_err(|error| unusable(&error))?;
     let begun = match query.access {

@@ -46,12 +46,18 @@ pub(crate) fn binary(bytes: Vec<u8>) -> Result<Vec<u8>, Error> {
     let binary = if is_binary(&bytes) {
         bytes
     } else {
-        wat::parse_bytes(&bytes).map_err(|error| Error::format(error.to_string()))?.into_owned()
+        wat::parse_bytes(&bytes).map_err(|error| Error::format(without_excerpt(&error)))?.into_owned()
     };
     if wasmparser::Parser::is_component(&binary) {
         return Err(Error::format(COMPONENT_GIVEN));
     }
     Ok(binary)
+}
+
+/// What is wrong and where, without the line of the file that is: a file may be another one than was meant.
+fn without_excerpt(error: &wat::Error) -> String {
+    let text = error.to_string();
+    text.lines().take(2).map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
 fn is_binary(bytes: &[u8]) -> bool {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use cardan_api::grants::{Grants, HttpScope, Reach};
+use cardan_api::grants::{Grants, HttpScope, PrivateAddresses, Reach};
 use cardan_api::http::{HttpComplete, HttpRequest, HttpResponse};
 use cardan_api::lifecycle::{LifeEvent, LifeReason, PluginLoad, PluginTick, PluginUnload};
 use cardan_api::{Capability, Fault, Hook, InstanceMode, Limits, SnapshotPolicy};
@@ -367,7 +367,15 @@ impl PluginBuilder {
         }
         self.adopt_limits(manifest);
         let engine = self.engine.clone();
-        manifest.modules(&|request| fetch(&engine, request))
+        // Whoever wrote the manifest is not whom the grants are from.
+        let reach = match self.grants {
+            Some(_) => Reach::from(PrivateAddresses::default()),
+            None => Reach::EVERYWHERE,
+        };
+        if self.grants.is_some() {
+            manifest.check_modest()?;
+        }
+        manifest.modules(&|request| fetch(&engine, HttpExchange { reach: reach.clone(), ..request }))
     }
 
     /// Where an operator decides, a manifest may lower limits and not raise them.
@@ -478,7 +486,7 @@ fn fetch(engine: &Engine, request: HttpExchange) -> Result<Vec<u8>, Error> {
         hosts: HostList::all(),
         requested_hosts: None,
         methods: BTreeSet::new(),
-        reach: Reach::EVERYWHERE,
+        reach: request.reach.clone(),
         response_bytes_max: request.response_bytes_max,
         timeout: None,
     };

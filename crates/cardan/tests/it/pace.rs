@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use cardan::{ErrorKind, Fault, HostFunction, InstanceMode, Limits, Plugin, PluginInstance, Report};
+use cardan::{
+    ErrorKind, Fault, HostFunction, InstanceMode, Limits, Plugin, PluginInstance, Report, SnapshotPolicy,
+};
 
 use crate::support::{GENEROUS, Linkage, engine, guest, guest_importing, guests, prebuilt, within};
 
@@ -324,7 +326,8 @@ async fn a_guest_that_starts_slowly_gives_way() {
            (func (export "run"))"#,
     );
     let limits = Limits { start_deadline: GENEROUS, ..Limits::default() };
-    let plugin = engine().plugin(module.as_bytes()).limits(limits).load().unwrap();
+    let plugin = engine().plugin(module.as_bytes()).limits(limits);
+    let plugin = plugin.snapshot(SnapshotPolicy::Never).load().unwrap();
     let start = Instant::now();
     let (ticks, result) = ticks_beside(plugin.call_async("run", b"")).await;
     assert_eq!(result, Ok(Vec::new()));

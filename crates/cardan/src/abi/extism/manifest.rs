@@ -121,6 +121,18 @@ impl Manifest {
         })
     }
 
+    /// What a manifest may have fetched that is loaded under an operator's grants: what is pinned, and nothing
+    /// that a server could take for an order.
+    pub(crate) fn check_modest(&self) -> Result<(), Error> {
+        match self.wasm.iter().find_map(|entry| entry.check_modest().err()) {
+            None => Ok(()),
+            Some(url) => Err(Error::source(format!(
+                "its manifest has {url} fetched; here that takes a `hash`, and neither `method` nor `headers`: pin \
+                 the module, or put it beside the manifest and name its `path`"
+            ))),
+        }
+    }
+
     /// Gets every module's bytes. `fetch` gets those that have an address.
     pub(crate) fn modules(
         &self,
@@ -155,6 +167,13 @@ impl Manifest {
 pub(crate) const MAIN: &str = "main";
 
 impl WasmEntry {
+    fn check_modest(&self) -> Result<(), &str> {
+        match &self.url {
+            Some(url) if self.hash.is_none() || self.method.is_some() || self.headers.is_some() => Err(url),
+            _ => Ok(()),
+        }
+    }
+
     fn bytes(
         &self,
         fetch: &dyn Fn(crate::grants::HttpExchange) -> Result<Vec<u8>, Error>,

@@ -1,6 +1,7 @@
 //! A store in one SQLite file.
 //!
-//! One thread writes and one reads, each on a connection of its own (in WAL mode neither waits for the other).
+//! One thread writes, one reads and one scans, each on a connection of its own (in WAL mode none waits for
+//! another): a scan takes as long as hundreds of reads, and whoever reads a key is not to wait for it.
 //! The writer puts what is queued into one transaction, in which every operation has a savepoint: a plugin
 //! that meets its cap undoes its own operation only. Callers are answered after the commit. Committed is what
 //! the operating system has: it survives this process being killed at any moment.
@@ -86,6 +87,7 @@ type Reply = Box<dyn FnOnce(Option<&ServiceFailure>) + Send>;
 
 struct Threads {
     reads: Arc<Lane<Job>>,
+    scans: Arc<Lane<Job>>,
     writes: Arc<Lane<Job>>,
     handles: Vec<JoinHandle<()>>,
 }
@@ -94,6 +96,7 @@ struct Threads {
 impl Drop for Threads {
     fn drop(&mut self) {
         self.reads.close();
+        self.scans.close();
         self.writes.close();
         for handle in self.handles.drain(..) {
             // One that panicked has said so.
@@ -125,16 +128,20 @@ impl SqliteKv {
         }
         writer.execute_batch(SCHEMA).map_err(fail)?;
         writer.pragma_update(None, "user_version", LAYOUT).map_err(fail)?;
-        let reader = connect(file).map_err(fail)?;
-        reader.pragma_update(None, "query_only", true).map_err(fail)?;
-        let (reads, writes) = (Arc::new(Lane::new()), Arc::new(Lane::new()));
+        let [reader, scanner] = [connect_to_read(file), connect_to_read(file)];
+        let (reader, scanner) = (reader.map_err(fail)?, scanner.map_err(fail)?);
+        let [reads, scans, writes] = [(); 3].map(|()| Arc::new(Lane::new()));
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
             let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(work);
             spawned.map_err(|error| KvError(format!("no thread for the key-value store: {error}")))
         };
         let (lane, now) = (reads.clone(), clock.clone());
         let read = spawn("cardan-kv-read", Box::new(move || work(reader, &lane, &now, Sweep::Never)))?;
-        let mut threads = Threads { reads, writes: writes.clone(), handles: vec![read] };
+        let mut threads =
+            Threads { reads, scans: scans.clone(), writes: writes.clone(), handles: vec![read] };
+        let now = clock.clone();
+        let scan = move || work(scanner, &scans, &now, Sweep::Never);
+        threads.handles.push(spawn("cardan-kv-scan", Box::new(scan))?);
         let write = move || work(writer, &writes, &clock, Sweep::WhenIdle);
         threads.handles.push(spawn("cardan-kv-write", Box::new(write))?);
         Ok(Self { threads: Arc::new(threads) })
@@ -185,6 +192,12 @@ fn connect(file: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "normal")?;
     connection.set_prepared_statement_cache_capacity(32);
+    Ok(connection)
+}
+
+fn connect_to_read(file: &Path) -> rusqlite::Result<Connection> {
+    let connection = connect(file)?;
+    connection.pragma_update(None, "query_only", true)?;
     Ok(connection)
 }
 
@@ -416,7 +429,7 @@ impl KvStore for SqliteKv {
     }
 
     fn scan(&self, space: &KvSpace, scan: KvScan) -> Waiting<KvPage> {
-        self.queue(&self.threads.reads, space, move |transaction, scope| {
+        self.queue(&self.threads.scans, space, move |transaction, scope| {
             let Some(id) = scope.id(transaction)? else { return Ok(KvPage::default()) };
             let from = match scan.after {
                 Some(after) if after >= scan.prefix => Bound::Excluded(after),

@@ -19,3 +19,14 @@ pub enum InstanceMode {
     /// of several instances serves a call is not said.
     Shared,
 }
+
+impl InstanceMode {
+    /// The name in configuration and in what operators are shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Visit => "visit",
+            Self::Shared => "shared",
+        }
+    }
+}

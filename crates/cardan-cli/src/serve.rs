@@ -155,14 +155,22 @@ async fn until_stopped(
     let Beside { readiness, admin, otlp } = beside;
     let (manager, gateway) = (reloads.manager.clone(), reloads.gateway.clone());
     let supervision = tokio::spawn(manager.clone().supervise());
-    let reloads = tokio::spawn(reloads.on(signals.reload));
-    let stop = async {
-        signals.stop.first().await;
+    let Signals { reload, mut stop } = signals;
+    let reloads = tokio::spawn(reloads.on(reload));
+    let (drain, told) = tokio::sync::oneshot::channel();
+    // One pair of ears for both: two that hear the same could take them for one another.
+    let hurried = async {
+        stop.next().await;
+        tracing::info!("stopping: requests under way may finish, until a second signal");
         readiness.not_ready("it was told to stop");
+        // The gateway may have ended by itself.
+        let _ = drain.send(());
+        stop.next().await
     };
+    let told = async { drop(told.await) };
     let outcome = tokio::select! {
-        () = gateway.serve(listener, stop) => Ok(()),
-        signal = signals.hurry.second() => Err(Failure::cut_off(signal)),
+        () = gateway.serve(listener, told) => Ok(()),
+        signal = hurried => Err(Failure::cut_off(signal)),
     };
     reloads.abort();
     supervision.abort();
@@ -276,13 +284,11 @@ pub(crate) fn report(applied: &Applied, before: &[PluginSpec]) {
 struct Signals {
     reload: tokio::signal::unix::Signal,
     stop: StopSignals,
-    /// Sees the same signals as `stop`, and waits for one more.
-    hurry: StopSignals,
 }
 
 impl Signals {
     fn new(reload: tokio::signal::unix::Signal) -> Result<Self, Failure> {
-        Ok(Self { reload, stop: StopSignals::new()?, hurry: StopSignals::new()? })
+        Ok(Self { reload, stop: StopSignals::new()? })
     }
 }
 
@@ -302,16 +308,6 @@ impl StopSignals {
             _ = self.interrupt.recv() => SignalKind::interrupt(),
             _ = self.terminate.recv() => SignalKind::terminate(),
         }
-    }
-
-    async fn first(mut self) {
-        self.next().await;
-        tracing::info!("stopping: requests under way may finish, until a second signal");
-    }
-
-    async fn second(mut self) -> SignalKind {
-        self.next().await;
-        self.next().await
     }
 }
 

@@ -247,7 +247,6 @@ impl From<PluginStatus> for PluginView {
 
 impl From<&VersionStatus> for VersionView {
     fn from(status: &VersionStatus) -> Self {
-        let mode = serde_json::to_value(status.mode).ok();
         Self {
             number: status.number,
             version: status.version.clone(),
@@ -255,7 +254,7 @@ impl From<&VersionStatus> for VersionView {
             size_bytes: status.size_bytes,
             abi: status.abi.clone(),
             dialect: status.dialect.map(|dialect| dialect.to_string()),
-            mode: mode.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned(),
+            mode: status.mode.name().to_owned(),
             loaded_at: time::millis(status.loaded_at),
             loaded: status.loaded,
             usage: status.usage,

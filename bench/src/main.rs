@@ -13,6 +13,7 @@ mod load;
 mod machine;
 mod memory;
 mod native;
+mod neighbours;
 mod ours;
 mod payload;
 mod peer;
@@ -59,6 +60,7 @@ const PARTS: &[Part] = &[
     Part { name: "scaling", rows: scaling::rows },
     Part { name: "load", rows: load::rows },
     Part { name: "life", rows: life::rows },
+    Part { name: "neighbours", rows: neighbours::rows },
     Part { name: "memory", rows: memory::rows },
     Part { name: "gateway", rows: gateway::rows },
 ];

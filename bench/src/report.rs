@@ -56,6 +56,7 @@ fn target(row: &Row) -> String {
 fn figure(figure: Figure) -> String {
     match figure {
         Figure::Time(timing) => time(timing.p50_ns),
+        Figure::Tail(timing) => format!("{} (p99)", time(timing.p99_ns)),
         Figure::Factor { factor, .. } => format!("{factor:.2}x"),
         Figure::Bytes(bytes) => format!("{:.1} KiB", bytes / 1024.0),
         Figure::Rate(per_second) => format!("{per_second:.0}/s"),
@@ -102,7 +103,7 @@ pub(crate) fn json(rows: &[Row]) -> Result<String> {
                 "ours": row.ours.value(),
                 "peer_value": row.theirs.value(),
                 "unit": match row.ours {
-                    Figure::Time(_) => "ns",
+                    Figure::Time(_) | Figure::Tail(_) => "ns",
                     Figure::Factor { .. } => "factor",
                     Figure::Bytes(_) => "bytes",
                     Figure::Rate(_) => "per second",

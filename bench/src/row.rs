@@ -17,6 +17,8 @@ pub(crate) struct Row {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Figure {
     Time(Timing),
+    /// The same, compared by the slowest of a hundred.
+    Tail(Timing),
     /// A factor, such as how much more two threads do than one, and the time of one operation there.
     Factor {
         factor: f64,
@@ -54,6 +56,7 @@ impl Figure {
     pub(crate) fn value(self) -> f64 {
         match self {
             Self::Time(timing) => timing.p50_ns,
+            Self::Tail(timing) => timing.p99_ns,
             Self::Factor { factor: value, .. } | Self::Bytes(value) | Self::Rate(value) => value,
         }
     }
@@ -61,7 +64,7 @@ impl Figure {
     /// Nanoseconds of one operation, where the figure is about time.
     pub(crate) fn ns(self) -> Option<f64> {
         match self {
-            Self::Time(timing) => Some(timing.p50_ns),
+            Self::Time(timing) | Self::Tail(timing) => Some(timing.p50_ns),
             Self::Factor { ns, .. } => Some(ns),
             Self::Rate(per_second) => Some(1e9 / per_second),
             Self::Bytes(_) => None,
@@ -70,7 +73,7 @@ impl Figure {
 
     pub(crate) fn p99_ns(self) -> Option<f64> {
         match self {
-            Self::Time(timing) => Some(timing.p99_ns),
+            Self::Time(timing) | Self::Tail(timing) => Some(timing.p99_ns),
             _ => None,
         }
     }

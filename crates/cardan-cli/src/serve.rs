@@ -197,12 +197,13 @@ pub(crate) fn engine(shared: &Shared, bounds: EngineBounds, services: Services) 
     if cache_dir.is_none() && !shared.no_cache {
         tracing::info!("no compile cache: set HOME, XDG_CACHE_HOME or CARDAN_CACHE_DIR to start faster");
     }
-    let EngineBounds { pool_instances, memory_bytes_max, stack_bytes } = bounds;
+    let EngineBounds { pool_instances, memory_bytes_max, stack_bytes, long_calls_max } = bounds;
     let config = EngineConfig {
         cache_dir,
         pool_instances,
         memory_bytes_max,
         stack_bytes,
+        long_calls_max,
         services,
         ..EngineConfig::default()
     };

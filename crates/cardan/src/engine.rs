@@ -11,6 +11,7 @@ pub(crate) mod compiler;
 pub(crate) mod dirty_pages;
 pub(crate) mod nursery;
 pub(crate) mod ticker;
+pub(crate) mod turns;
 pub(crate) mod visit_slots;
 
 use std::fmt;
@@ -34,6 +35,7 @@ use compiler::Compiler;
 use dirty_pages::DirtyPages;
 use nursery::Nursery;
 use ticker::Ticker;
+use turns::Turns;
 use visit_slots::VisitSlots;
 
 /// Instances in the pool, unless the embedder says otherwise.
@@ -109,6 +111,10 @@ pub struct EngineConfig {
     /// runs slower, while better code is compiled in the background. `None` means 1 MiB; `u64::MAX` is never.
     /// Not for plugins whose instances are shared, which would lose what they remember, and not with fuel.
     pub baseline_bytes_min: Option<u64>,
+    /// Calls that may go on computing at the same time after their first two milliseconds; others wait for their turn, of a
+    /// millisecond each, and plugins take turns. `None` leaves one processor to calls that are done sooner. Of
+    /// calls that block their caller's thread none waits.
+    pub long_calls_max: Option<NonZero<usize>>,
     /// Where fresh instances come from.
     pub isolation: Isolation,
     /// What carries out the HTTP requests that guests are granted, if [`Services::http`] does not. Without
@@ -126,6 +132,7 @@ impl fmt::Debug for EngineConfig {
             .field("memory_bytes_max", &self.memory_bytes_max)
             .field("stack_bytes", &self.stack_bytes)
             .field("baseline_bytes_min", &self.baseline_bytes_min)
+            .field("long_calls_max", &self.long_calls_max)
             .field("isolation", &self.isolation)
             .field("http", &self.http.is_some())
             .field("services", &self.services)
@@ -207,7 +214,7 @@ impl Engine {
         if let Err(reason) = &pooled {
             tracing::warn!(reason, "no instance pool on this machine, instances are allocated on demand");
         }
-        let ticker = Ticker::start();
+        let ticker = Ticker::start(Turns::new(config.long_calls_max));
         if let Ok(engine) = &pooled {
             ticker.drive(engine);
         }

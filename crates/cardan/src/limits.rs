@@ -12,6 +12,7 @@ use wasmtime::{ResourceLimiter, StoreContextMut, Trap, UpdateDeadline};
 
 use crate::engine::nursery::Nursery;
 use crate::engine::ticker::{Running, TICK, Ticker};
+use crate::engine::turns::{LineId, Part};
 
 pub(crate) const PAGE_BYTES: u64 = 1 << 16;
 /// Ticks after which a call that runs inline counts as slow, and its plugin gets a fiber from then on.
@@ -19,6 +20,8 @@ const INLINE_TICKS: u64 = 2;
 /// What a deadline of 0 means: loops end at once, and what returns at once succeeds, as in Extism's
 /// reference, also when the machine is busy.
 const AT_ONCE_MS: u64 = 8;
+/// What a call that is done soon computes at most, in milliseconds on the guests' clock: one that goes on takes [turns](Turns).
+const SHORT_MS: u64 = 2;
 /// Ticks between two looks at whether a long call was cancelled.
 const SLICE_TICKS: u64 = 5;
 /// How many plugins' idle instances have to give way to one that needs more memory.
@@ -323,7 +326,7 @@ impl CancelHandle {
         self.0.wake.notify_waiters();
     }
 
-    fn is_requested(&self) -> bool {
+    pub(crate) fn is_requested(&self) -> bool {
         self.0.requested.load(Ordering::Relaxed)
     }
 
@@ -347,20 +350,57 @@ pub(crate) struct Clock {
     deadline_ms: Option<u64>,
     pace: Pace,
     cancelled: CancelHandle,
-    /// Set by the first call that ran inline for too long; shared by a plugin's instances.
-    slow: Arc<AtomicBool>,
+    part: Part,
+    /// When the current call began, moved on by the time it spent outside of the guest.
+    began_ms: u64,
+    /// Since when the host works for the guest.
+    outside_since_ms: Option<u64>,
+    haste: Arc<Haste>,
+}
+
+/// What a plugin's instances know of how soon its calls are done.
+pub(crate) struct Haste {
+    /// Set by the first call that ran inline for too long.
+    slow: AtomicBool,
+    line: LineId,
+}
+
+impl Default for Haste {
+    fn default() -> Self {
+        Self { slow: AtomicBool::new(false), line: LineId::next() }
+    }
+}
+
+impl Haste {
+    /// A call ran inline for too long.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed)
+    }
 }
 
 impl Clock {
-    pub(crate) fn new(ticker: Arc<Ticker>, slow: Arc<AtomicBool>, cancelled: CancelHandle) -> Self {
-        Self { ticker, deadline_ms: None, pace: Pace::Inline, cancelled, slow }
+    pub(crate) fn new(ticker: Arc<Ticker>, haste: Arc<Haste>, cancelled: CancelHandle) -> Self {
+        let part = ticker.turns().part(haste.line);
+        Self {
+            ticker,
+            deadline_ms: None,
+            pace: Pace::Inline,
+            cancelled,
+            part,
+            began_ms: 0,
+            outside_since_ms: None,
+            haste,
+        }
     }
 
     /// Sets the deadline of the call that begins now. Returns the ticks until [`Clock::due`] wants to
-    /// be asked. The ticker must be awake by then, or nothing would end the call.
-    pub(crate) fn begin(&mut self, _running: &Running<'_>, deadline: Option<Duration>, pace: Pace) -> u64 {
+    /// be asked. The ticker must be awake by then, or nothing would end the call. The call's turns end with `running`.
+    pub(crate) fn begin(&mut self, running: &Running<'_>, deadline: Option<Duration>, pace: Pace) -> u64 {
+        running.leaves(&self.part);
         self.cancelled.0.requested.store(false, Ordering::Relaxed);
         self.pace = pace;
+        self.began_ms = self.ticker.elapsed_ms();
+        self.outside_since_ms = None;
         self.deadline_ms = deadline.map(|deadline| {
             let ms = match u64::try_from(deadline.as_millis()) {
                 Ok(0) => AT_ONCE_MS,
@@ -368,9 +408,22 @@ impl Clock {
                 Err(_) => u64::MAX,
             };
             // The tick under way is not over yet, hence one more.
-            self.ticker.elapsed_ms().saturating_add(ms).saturating_add(1)
+            self.began_ms.saturating_add(ms).saturating_add(1)
         });
         self.slice(INLINE_TICKS)
+    }
+
+    /// The guest waits for its host now: its turn is somebody else's, and the time does not count as computing.
+    pub(crate) fn step_outside(&mut self) {
+        self.part.leave();
+        self.outside_since_ms = Some(self.ticker.now_ms());
+    }
+
+    /// The host is done.
+    pub(crate) fn step_inside(&mut self) {
+        if let Some(since) = self.outside_since_ms.take() {
+            self.began_ms = self.began_ms.saturating_add(self.ticker.now_ms().saturating_sub(since));
+        }
     }
 
     /// How the current call runs: whoever enters the guest has to enter it that way.
@@ -407,10 +460,16 @@ impl Clock {
         }
         match self.pace {
             Pace::Inline => {
-                self.slow.store(true, Ordering::Relaxed);
+                self.haste.slow.store(true, Ordering::Relaxed);
                 Ok(UpdateDeadline::Continue(self.slice(SLICE_TICKS)))
             }
-            Pace::Suspendable => Ok(UpdateDeadline::Yield(1)),
+            Pace::Suspendable if self.ticker.now_ms().saturating_sub(self.began_ms) <= SHORT_MS => {
+                Ok(UpdateDeadline::Yield(1))
+            }
+            Pace::Suspendable => {
+                let another = self.part.another(self.deadline_ms, self.cancelled.clone());
+                Ok(UpdateDeadline::YieldCustom(1, Box::pin(another)))
+            }
         }
     }
 }

@@ -61,6 +61,10 @@ pub(super) struct EngineEntry {
     memory: Option<Bytes>,
     /// Stack of one call of a plugin, from 64 KiB to 1 MiB; 512 KiB unless said otherwise.
     stack: Option<Bytes>,
+    /// Calls that may go on computing at the same time after their first two milliseconds, each plugin in its turn; one
+    /// fewer than there are processors unless said otherwise, which leaves one to calls that are done sooner.
+    #[schemars(range(min = 1))]
+    long_calls: Option<NonZero<usize>>,
 }
 
 /// What all plugins together may have.
@@ -69,6 +73,7 @@ pub(crate) struct EngineBounds {
     pub(crate) pool_instances: Option<u32>,
     pub(crate) memory_bytes_max: Option<u64>,
     pub(crate) stack_bytes: Option<u32>,
+    pub(crate) long_calls_max: Option<NonZero<usize>>,
 }
 
 impl LimitsEntry {
@@ -106,6 +111,7 @@ impl EngineEntry {
             memory_bytes_max: Some(self.memory.map_or(ENGINE_MEMORY_BYTES_MAX, |bytes| bytes.0)),
             // What is too much is refused by the engine.
             stack_bytes: self.stack.map(|bytes| u32::try_from(bytes.0).unwrap_or(u32::MAX)),
+            long_calls_max: self.long_calls,
         }
     }
 }

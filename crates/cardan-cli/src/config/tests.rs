@@ -80,12 +80,9 @@ fn the_engine_has_bounds() {
     let (pool_instances, memory_bytes_max) = (Some(64), Some(1 << 30));
     assert_eq!(
         bounds("engine: {instances: 64, memory: 1GiB}"),
-        EngineBounds { pool_instances, memory_bytes_max, stack_bytes: None }
+        EngineBounds { pool_instances, memory_bytes_max, ..EngineBounds::default() }
     );
-    assert_eq!(
-        bounds("{}"),
-        EngineBounds { pool_instances: None, memory_bytes_max: Some(4 << 30), stack_bytes: None }
-    );
+    assert_eq!(bounds("{}"), EngineBounds { memory_bytes_max: Some(4 << 30), ..EngineBounds::default() });
 }
 
 #[test]

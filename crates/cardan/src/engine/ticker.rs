@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use wasmtime::EngineWeak;
 
+use super::turns::{Part, Turns};
+
 /// Time between two ticks.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 /// Ticks without a running guest after which the thread goes to sleep.
@@ -30,6 +32,7 @@ pub(crate) struct Ticker {
     asleep: AtomicBool,
     thread: OnceLock<Thread>,
     driven: Mutex<Vec<EngineWeak>>,
+    turns: Arc<Turns>,
     /// Threads woken at each tick while something is to be done for them.
     followers: Mutex<Vec<(Weak<AtomicBool>, Thread)>>,
 }
@@ -38,10 +41,12 @@ pub(crate) struct Ticker {
 pub(crate) struct Running<'a> {
     ticker: &'a Ticker,
     stripe: usize,
+    /// Whose turns end with it.
+    part: OnceLock<Part>,
 }
 
 impl Ticker {
-    pub(crate) fn start() -> Arc<Self> {
+    pub(crate) fn start(turns: Arc<Turns>) -> Arc<Self> {
         let ticker = Arc::new(Self {
             started: Instant::now(),
             now: AtomicU64::new(0),
@@ -49,6 +54,7 @@ impl Ticker {
             asleep: AtomicBool::new(false),
             thread: OnceLock::new(),
             driven: Mutex::default(),
+            turns,
             followers: Mutex::default(),
         });
         let weak = Arc::downgrade(&ticker);
@@ -84,7 +90,11 @@ impl Ticker {
         if self.asleep.load(Ordering::SeqCst) {
             self.wake();
         }
-        Running { ticker: self, stripe }
+        Running { ticker: self, stripe, part: OnceLock::new() }
+    }
+
+    pub(crate) fn turns(&self) -> &Arc<Turns> {
+        &self.turns
     }
 
     /// Milliseconds on the guests' clock, as of the last tick: behind by one, by more where the ticker gets
@@ -119,6 +129,7 @@ impl Ticker {
             }
             engine.is_some()
         });
+        self.turns.release_overdue(self.now_ms());
         self.followers.lock().unwrap_or_else(PoisonError::into_inner).retain(|(wanted, thread)| {
             let wanted = wanted.upgrade();
             if wanted.as_ref().is_some_and(|wanted| wanted.load(Ordering::Relaxed)) {
@@ -137,8 +148,18 @@ impl Drop for Ticker {
     }
 }
 
+impl Running<'_> {
+    /// Has turns that `part` gets end when nothing runs any longer.
+    pub(crate) fn leaves(&self, part: &Part) {
+        let _ = self.part.set(part.clone());
+    }
+}
+
 impl Drop for Running<'_> {
     fn drop(&mut self) {
+        if let Some(part) = self.part.get() {
+            part.leave();
+        }
         self.ticker.running[self.stripe].0.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -1,11 +1,13 @@
 //! Deadlines, cancellation, and giving way: nobody waits longer for a guest than was said.
 
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use cardan::{
-    ErrorKind, Fault, HostFunction, InstanceMode, Limits, Plugin, PluginInstance, Report, SnapshotPolicy,
+    Engine, EngineConfig, ErrorKind, Fault, HostFunction, InstanceMode, Limits, Plugin, PluginInstance,
+    Report, SnapshotPolicy,
 };
 
 use crate::support::{GENEROUS, Linkage, engine, guest, guest_importing, guests, prebuilt, within};
@@ -399,4 +401,75 @@ fn the_deadline_counts_from_the_call() {
         assert!(faults.contains(&Fault::Deadline), "{faults:?}");
         assert!(start.elapsed() < Duration::from_millis(760), "{:?}", start.elapsed());
     });
+}
+
+/// A guest's function that computes until its deadline, and one that computes `n` rounds of some milliseconds.
+const COMPUTES: &str = r#"
+    (func $rounds (param $n i32) (local $i i32)
+      (loop $next
+        (local.set $i (i32.add (local.get $i) (i32.const 1)))
+        (br_if $next (i32.lt_u (local.get $i) (i32.mul (local.get $n) (i32.const 1000000))))))
+    (func (export "long") (call $rounds (i32.const 40)))
+    (func (export "run") (loop (br 0)))"#;
+
+fn one_long_call() -> Engine {
+    Engine::new(EngineConfig { long_calls_max: NonZero::new(1), ..EngineConfig::default() }).unwrap()
+}
+
+/// However many wait for a turn: their deadlines are theirs, and those who leave take their place in the line along.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiting_for_a_turn_is_not_waiting_for_ever() {
+    let engine = one_long_call();
+    let load = |limits: Limits| engine.plugin(guest(COMPUTES).as_bytes()).limits(limits).load().unwrap();
+    let (due, patient) = (load(within(SOON)), load(within(GENEROUS)));
+    let call = |plugin: &Plugin| {
+        let plugin = plugin.clone();
+        tokio::spawn(async move { plugin.call_async("run", b"").await })
+    };
+    let left: Vec<_> = (0..20).map(|_| call(&patient)).collect();
+    let overdue: Vec<_> = (0..100).map(|_| call(&due)).collect();
+    for call in overdue {
+        let outcome = tokio::time::timeout(GENEROUS / 2, call).await.unwrap().unwrap();
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Call(Fault::Deadline));
+    }
+    for call in left {
+        call.abort();
+        let _ = call.await;
+    }
+    let plugin = load(within(GENEROUS));
+    plugin.call_async("long", b"").await.unwrap();
+}
+
+/// Whoever waits for another plugin has no turn meanwhile, or that one would never get it.
+#[test]
+fn plugins_inside_of_each_other_share_one_turn() {
+    let engine = one_long_call();
+    let load = |module: &str, functions: Vec<HostFunction>| {
+        // Patient ones run on stacks of their own.
+        let builder = engine.plugin(module.as_bytes()).limits(within(GENEROUS));
+        functions
+            .into_iter()
+            .fold(builder, |builder, function| builder.host_function(function))
+            .load()
+            .unwrap()
+    };
+    let inner = load(&guest(COMPUTES), Vec::new());
+    let asks = guest_importing(
+        r#"(import "extism:host/user" "ask" (func $ask (param i64) (result i64)))"#,
+        &format!(
+            r#"{COMPUTES} (func (export "both") (call $rounds (i32.const 40)) (drop (call $ask (i64.const 0)))
+                   (call $rounds (i32.const 40)))"#
+        ),
+    );
+    let (blocking, suspending) = (inner.clone(), inner);
+    let kinds = [
+        HostFunction::bytes("ask", move |_| blocking.call("long", "").map_err(|error| error.to_string())),
+        HostFunction::suspending("ask", move |_| {
+            let inner = suspending.clone();
+            async move { inner.call_async("long", b"").await.map_err(|error| error.to_string()) }
+        }),
+    ];
+    for function in kinds {
+        load(&asks, vec![function]).call("both", "").unwrap();
+    }
 }

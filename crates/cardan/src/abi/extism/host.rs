@@ -83,15 +83,23 @@ pub(super) fn define_user(linker: &mut Linker<State>, functions: &[HostFunction]
         let defined = match &function.body {
             Body::Raw(body) => {
                 let body = body.clone();
-                linker.func_new(module, name, ty, move |caller, params, results| {
-                    body(&mut HostCall { caller }, params, results)
+                linker.func_new(module, name, ty, move |mut caller, params, results| {
+                    // It may block, or call another plugin.
+                    caller.data_mut().clock.step_outside();
+                    let mut call = HostCall { caller };
+                    let done = body(&mut call, params, results);
+                    call.caller.data_mut().clock.step_inside();
+                    done
                 })
             }
             Body::Bytes(body) => {
                 let body = body.clone();
                 linker.func_new(module, name, ty, move |mut caller, params, results| {
                     let input = take_argument(&mut caller, params)?;
+                    // It may block, or call another plugin.
+                    caller.data_mut().clock.step_outside();
                     let output = body(&input).map_err(Failed)?;
+                    caller.data_mut().clock.step_inside();
                     give_result(&mut caller, &output, results)
                 })
             }
@@ -101,7 +109,9 @@ pub(super) fn define_user(linker: &mut Linker<State>, functions: &[HostFunction]
                     let body = body.clone();
                     Box::new(async move {
                         let input = take_argument(&mut caller, params)?;
+                        caller.data_mut().clock.step_outside();
                         let output = body(input).await.map_err(Failed)?;
+                        caller.data_mut().clock.step_inside();
                         give_result(&mut caller, &output, results)
                     })
                 })
@@ -223,7 +233,9 @@ async fn http_request(mut caller: Caller<'_, State>, request: u64, body: u64) ->
     let Some(grant) = caller.data().shared.authority.http().cloned() else {
         return Err(not_allowed(&caller, request).into());
     };
+    caller.data_mut().clock.step_outside();
     let reply = grant.fetch(request).await?;
+    caller.data_mut().clock.step_inside();
     let keep_headers = caller.data().shared.http_headers;
     let last = &mut caller.data_mut().http;
     last.status = reply.status;

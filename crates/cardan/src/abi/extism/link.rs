@@ -398,7 +398,7 @@ impl<'a> Build<'a> {
             core_dumps: ears.core_dumps,
             tally: ears.tally,
             wasi: self.wasi.clone(),
-            slow: Arc::default(),
+            haste: Arc::default(),
             probation: Probation::default(),
         });
         Template::new(self.engine.clone(), linked, shared)

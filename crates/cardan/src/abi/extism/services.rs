@@ -81,7 +81,9 @@ pub(super) fn define(
                         let state = caller.data();
                         let situation = Situation { left: state.clock.left(), claims: state.claims.len() };
                         let authority = state.shared.authority.clone();
+                        caller.data_mut().clock.step_outside();
                         let outcome = authority.call(function, arguments, situation).await?;
+                        caller.data_mut().clock.step_inside();
                         finish(&mut caller, outcome, results)
                     })
                 },

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use cardan_api::{InstanceMode, Limits};
@@ -15,7 +15,7 @@ use super::log::LogQuota;
 use super::vars::Vars;
 use super::wasi::WasiGrant;
 use crate::grants::{Authority, CacheClaim, LogSink};
-use crate::limits::{CancelHandle, Clock, Meter, Metered, Pace, Tally};
+use crate::limits::{CancelHandle, Clock, Haste, Meter, Metered, Pace, Tally};
 use crate::plugin::LoadQuestion;
 
 /// Calls on a stack of their own before a plugin is trusted to return by itself.
@@ -39,8 +39,7 @@ pub(crate) struct Shared {
     pub(super) exports: Exports,
     pub(super) config: Arc<BTreeMap<String, String>>,
     pub(super) wasi: Option<WasiGrant>,
-    /// A call ran inline for too long.
-    pub(super) slow: Arc<AtomicBool>,
+    pub(super) haste: Arc<Haste>,
     pub(super) probation: Probation,
 }
 
@@ -60,7 +59,7 @@ impl Shared {
     pub(super) fn pace(&self, deadline: Option<Duration>) -> Pace {
         let patient = deadline.is_some_and(|deadline| deadline > INLINE_DEADLINE_MAX);
         let on_probation = self.probation.0.load(Ordering::Relaxed) > 0;
-        if self.may_wait || patient || on_probation || self.slow.load(Ordering::Relaxed) {
+        if self.may_wait || patient || on_probation || self.haste.is_slow() {
             Pace::Suspendable
         } else {
             Pace::Inline

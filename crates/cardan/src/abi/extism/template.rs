@@ -192,7 +192,7 @@ impl Template {
         let wasi = shared.wasi.as_ref().map(WasiGrant::context).transpose();
         let wasi = wasi.map_err(|error| Error::source(format!("{error:#}")))?;
         let Heritage { vars, config, cancelled } = heritage;
-        let mut clock = Clock::new(self.engine.ticker().clone(), shared.slow.clone(), cancelled);
+        let mut clock = Clock::new(self.engine.ticker().clone(), shared.haste.clone(), cancelled);
         let slice = clock.begin(running, Some(shared.limits.start_deadline), self.start_pace());
         let mut meter = Meter::new(&shared.limits, self.engine.memory(), shared.tally.clone());
         // The kernel's memory, which no guest asked for.
@@ -221,7 +221,7 @@ impl Template {
 
     fn start_pace(&self) -> Pace {
         let shared = &self.shared;
-        let trusted = self.starts_promptly.load(Ordering::Relaxed) && !shared.slow.load(Ordering::Relaxed);
+        let trusted = self.starts_promptly.load(Ordering::Relaxed) && !shared.haste.is_slow();
         if shared.may_wait || !trusted { Pace::Suspendable } else { Pace::Inline }
     }
 

@@ -178,6 +178,8 @@ async fn use_up(greedy: Plugin, stop: Arc<AtomicBool>, faults: &[Fault]) -> Resu
         if let Err(error) = greedy.call_async("run", b"").await {
             ensure!(faults.contains(&error.fault()), "{error}");
         }
+        // As a server does between two requests.
+        tokio::task::yield_now().await;
     }
     Ok(())
 }

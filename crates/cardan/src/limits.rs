@@ -3,7 +3,7 @@
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cardan_api::Limits;
@@ -22,6 +22,8 @@ const INLINE_TICKS: u64 = 2;
 const AT_ONCE_MS: u64 = 8;
 /// What a call that is done soon computes at most, in milliseconds on the guests' clock: one that goes on takes [turns](Turns).
 const SHORT_MS: u64 = 2;
+/// Long calls in a row after which a plugin's next one takes turns from the beginning.
+const LONG_CALLS: u32 = 2;
 /// Ticks between two looks at whether a long call was cancelled.
 const SLICE_TICKS: u64 = 5;
 /// How many plugins' idle instances have to give way to one that needs more memory.
@@ -355,6 +357,8 @@ pub(crate) struct Clock {
     began_ms: u64,
     /// Since when the host works for the guest.
     outside_since_ms: Option<u64>,
+    /// It has asked for a turn, and goes on because there is nothing left to wait for.
+    asked: bool,
     haste: Arc<Haste>,
 }
 
@@ -362,12 +366,14 @@ pub(crate) struct Clock {
 pub(crate) struct Haste {
     /// Set by the first call that ran inline for too long.
     slow: AtomicBool,
+    /// How many calls in a row computed for long.
+    long_calls: AtomicU32,
     line: LineId,
 }
 
 impl Default for Haste {
     fn default() -> Self {
-        Self { slow: AtomicBool::new(false), line: LineId::next() }
+        Self { slow: AtomicBool::new(false), long_calls: AtomicU32::new(0), line: LineId::next() }
     }
 }
 
@@ -375,6 +381,19 @@ impl Haste {
     /// A call ran inline for too long.
     pub(crate) fn is_slow(&self) -> bool {
         self.slow.load(Ordering::Relaxed)
+    }
+
+    /// Whether the next call is expected to be done soon.
+    fn is_brief(&self) -> bool {
+        self.long_calls.load(Ordering::Relaxed) < LONG_CALLS
+    }
+
+    /// A call is over that computed for so long.
+    fn note(&self, computed_ms: u64) {
+        let long = computed_ms > SHORT_MS;
+        let calls = self.long_calls.load(Ordering::Relaxed);
+        let calls = if long { calls.saturating_add(1) } else { 0 };
+        self.long_calls.store(calls, Ordering::Relaxed);
     }
 }
 
@@ -389,6 +408,7 @@ impl Clock {
             part,
             began_ms: 0,
             outside_since_ms: None,
+            asked: false,
             haste,
         }
     }
@@ -410,7 +430,23 @@ impl Clock {
             // The tick under way is not over yet, hence one more.
             self.began_ms.saturating_add(ms).saturating_add(1)
         });
-        self.slice(INLINE_TICKS)
+        self.asked = false;
+        match pace {
+            Pace::Inline => self.slice(INLINE_TICKS),
+            Pace::Suspendable if self.haste.is_brief() => 1,
+            // It begins with waiting for its turn.
+            Pace::Suspendable => 0,
+        }
+    }
+
+    /// The call is over.
+    pub(crate) fn end(&mut self) {
+        self.haste.note(self.computed_ms());
+    }
+
+    /// Time since the call began, without what it spent outside.
+    fn computed_ms(&self) -> u64 {
+        self.ticker.now_ms().saturating_sub(self.began_ms)
     }
 
     /// The guest waits for its host now: its turn is somebody else's, and the time does not count as computing.
@@ -463,12 +499,18 @@ impl Clock {
                 self.haste.slow.store(true, Ordering::Relaxed);
                 Ok(UpdateDeadline::Continue(self.slice(SLICE_TICKS)))
             }
-            Pace::Suspendable if self.ticker.now_ms().saturating_sub(self.began_ms) <= SHORT_MS => {
+            Pace::Suspendable if self.haste.is_brief() && self.computed_ms() <= SHORT_MS => {
                 Ok(UpdateDeadline::Yield(1))
             }
+            Pace::Suspendable if self.asked => {
+                self.asked = false;
+                Ok(UpdateDeadline::Continue(1))
+            }
             Pace::Suspendable => {
+                self.asked = true;
                 let another = self.part.another(self.deadline_ms, self.cancelled.clone());
-                Ok(UpdateDeadline::YieldCustom(1, Box::pin(another)))
+                // Then this is asked again at once: it may have been the deadline that was waited for.
+                Ok(UpdateDeadline::YieldCustom(0, Box::pin(another)))
             }
         }
     }

@@ -93,6 +93,7 @@ impl Guest {
         }
         self.calls = self.calls.saturating_add(1);
         let result = self.run(call.export, export, pace).await;
+        self.store.data_mut().clock.end();
         self.store.data_mut().end_log();
         if call.export == "_start" {
             self.spent = true;

@@ -20,7 +20,6 @@ use futures_util::TryStreamExt as _;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls_platform_verifier::BuilderVerifierExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
@@ -28,7 +27,8 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{CONNECTIONS_MAX, Growing, statement_error};
+use super::turns::{Turn, Turns};
+use super::{Growing, statement_error};
 use decode::decode;
 use encode::Parameter;
 
@@ -51,7 +51,7 @@ struct Side {
     config: Config,
     tls: Option<MakeRustlsConnect>,
     access: Access,
-    permits: Arc<Semaphore>,
+    turns: Turns,
     idle: Mutex<Vec<Client>>,
 }
 
@@ -71,8 +71,8 @@ impl PostgresPool {
                 let options = config.get_options().unwrap_or_default();
                 config.options(format!("{options} -c default_transaction_read_only=on"));
             }
-            let (permits, idle) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), Mutex::default());
-            Arc::new(Side { config, tls: tls.clone(), access, permits, idle })
+            let (turns, idle) = (Turns::new(), Mutex::default());
+            Arc::new(Side { config, tls: tls.clone(), access, turns, idle })
         };
         Ok(Self { reading: side(Access::Read), writing: side(Access::Write) })
     }
@@ -85,7 +85,7 @@ impl PostgresPool {
             Access::Write => &self.writing,
         };
         let late = |_| SqlFailure::Timeout;
-        let mut lease = timeout_at(deadline, side.lease()).await.map_err(late)??;
+        let mut lease = timeout_at(deadline, side.lease(&query.plugin)).await.map_err(late)??;
         let ran = timeout_at(deadline, run(&mut lease, &query)).await;
         match ran {
             Ok(result) => {
@@ -119,9 +119,9 @@ fn tls(ca: Option<&[u8]>) -> Result<MakeRustlsConnect, String> {
 }
 
 impl Side {
-    async fn lease(self: &Arc<Self>) -> Result<Lease, SqlFailure> {
-        let permit = self.permits.clone().acquire_owned().await;
-        let permit = permit.map_err(|error| SqlFailure::Unavailable(error.to_string()))?;
+    async fn lease(self: &Arc<Self>, plugin: &Arc<str>) -> Result<Lease, SqlFailure> {
+        let turn =
+            self.turns.take(plugin).await.map_err(|error| SqlFailure::Unavailable(error.to_string()))?;
         loop {
             let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let client = match idle {
@@ -129,7 +129,7 @@ impl Side {
                 Some(client) => client,
                 None => self.connect().await.map_err(|error| unusable(&error))?,
             };
-            return Ok(Lease { side: self.clone(), held: Some((client, permit)) });
+            return Ok(Lease { side: self.clone(), held: Some((client, turn)) });
         }
     }
 
@@ -153,27 +153,27 @@ impl Side {
 /// A connection in use. Dropped without being given back, what it runs is cancelled.
 struct Lease {
     side: Arc<Side>,
-    held: Option<(Client, OwnedSemaphorePermit)>,
+    held: Option<(Client, Turn)>,
 }
 
 impl Lease {
     fn give_back(mut self) {
         let (side, held) = (self.side.clone(), self.held.take());
-        let Some((client, permit)) = held.filter(|(client, _)| !client.is_closed()) else { return };
+        let Some((client, turn)) = held.filter(|(client, _)| !client.is_closed()) else { return };
         // After the guest has its answer: nobody else gets the session as one has left it.
         tokio::spawn(async move {
             let clean = tokio::time::timeout(CHORE_TIMEOUT, client.batch_execute("DISCARD ALL")).await;
             if matches!(clean, Ok(Ok(()))) {
                 side.idle.lock().unwrap_or_else(PoisonError::into_inner).push(client);
             }
-            drop(permit);
+            drop(turn);
         });
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let Some((client, permit)) = self.held.take() else { return };
+        let Some((client, turn)) = self.held.take() else { return };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (token, tls) = (client.cancel_token(), self.side.tls.clone());
         runtime.spawn(async move {
@@ -185,7 +185,7 @@ impl Drop for Lease {
             };
             // A server that does not answer ends the statement by its own timeout.
             let _ = tokio::time::timeout(CHORE_TIMEOUT, cancelled).await;
-            drop((client, permit));
+            drop((client, turn));
         });
     }
 }

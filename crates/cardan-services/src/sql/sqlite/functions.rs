@@ -53,20 +53,34 @@ fn text<'a>(context: &'a Context<'_>, index: usize) -> Option<Cow<'a, [u8]>> {
     }
 }
 
-/// As `CAST(... AS TEXT)` writes it.
+/// As `CAST(... AS TEXT)` writes it: 15 digits if they are the number, else 17.
 fn real_text(real: f64) -> String {
     if real.is_infinite() {
         return if real > 0.0 { "Inf" } else { "-Inf" }.to_owned();
     }
-    let shortest = format!("{real:e}");
-    let (digits, exponent) = shortest.split_once('e').unwrap_or((&shortest, "0"));
+    let (sign, real) = if real < 0.0 { ("-", -real) } else { ("", real + 0.0) };
+    let short = format!("{real:.14e}");
+    let exact = if short.parse() == Ok(real) { short } else { format!("{real:.16e}") };
+    let (mantissa, exponent) = exact.split_once('e').unwrap_or((&exact, "0"));
     let exponent: i32 = exponent.parse().unwrap_or_default();
-    if (-4..=14).contains(&exponent) {
-        return format!("{real:?}");
-    }
-    let digits = if digits.contains('.') { digits.to_owned() } else { format!("{digits}.0") };
-    let sign = if exponent < 0 { '-' } else { '+' };
-    format!("{digits}e{sign}{:02}", exponent.abs())
+    let digits = mantissa.replace('.', "");
+    let digits = digits.trim_end_matches('0');
+    let text = match usize::try_from(exponent) {
+        Ok(before @ 0..=16) => {
+            let digits = format!("{digits:0<width$}", width = before + 2);
+            format!("{}.{}", &digits[..=before], &digits[before + 1..])
+        }
+        Err(_) if exponent >= -4 => {
+            format!("0.{digits:0>width$}", width = digits.len() - 1 + exponent.unsigned_abs() as usize)
+        }
+        _ => {
+            let digits = format!("{digits:0<2}");
+            let (head, rest) = digits.split_at(1);
+            let way = if exponent < 0 { '-' } else { '+' };
+            format!("{head}.{rest}e{way}{:02}", exponent.abs())
+        }
+    };
+    format!("{sign}{text}")
 }
 
 fn into_text(bytes: &[u8]) -> Value {
@@ -79,8 +93,13 @@ fn is_continuation(byte: u8) -> bool {
 
 fn instr(context: &Context<'_>) -> rusqlite::Result<Value> {
     let (Some(haystack), Some(needle)) = (text(context, 0), text(context, 1)) else { return Ok(Value::Null) };
-    let Some(at) = memmem::find(&haystack, &needle) else { return Ok(Value::Integer(0)) };
     let in_bytes = [0, 1].iter().all(|index| matches!(context.get_raw(*index), ValueRef::Blob(_)));
+    // Characters are compared from their beginnings; what begins within one is at the beginning of it all or nowhere.
+    let found = match needle.first() {
+        Some(byte) if !in_bytes && is_continuation(*byte) => haystack.starts_with(&needle).then_some(0),
+        _ => memmem::find(&haystack, &needle),
+    };
+    let Some(at) = found else { return Ok(Value::Integer(0)) };
     let before = match in_bytes {
         true => at,
         false => haystack[..at].iter().filter(|byte| !is_continuation(**byte)).count(),
@@ -91,7 +110,7 @@ fn instr(context: &Context<'_>) -> rusqlite::Result<Value> {
 fn replace(context: &Context<'_>) -> rusqlite::Result<Value> {
     let (Some(source), Some(pattern)) = (text(context, 0), text(context, 1)) else { return Ok(Value::Null) };
     if pattern.is_empty() {
-        return Ok(context.get_raw(0).try_into().unwrap_or(Value::Null));
+        return Ok(into_text(&source));
     }
     let Some(by) = text(context, 2) else { return Ok(Value::Null) };
     let (mut made, mut from) = (Vec::new(), 0);
@@ -199,6 +218,10 @@ mod tests {
             "0.1",
             "1e15",
             "1e14",
+            "1e16",
+            "2e17",
+            "12345678901234567.0",
+            "1e100",
             "123456789012345678.0",
             "1e20",
             "-1.5e-7",

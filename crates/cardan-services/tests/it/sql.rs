@@ -1,12 +1,16 @@
 //! Databases: a SQLite file and a real PostgreSQL server.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cardan::api::grants::Access;
 use cardan::{SqlDatabase, SqlFailure, SqlQuery, SqlResult};
 use cardan_services::{SqlPools, SqlTarget};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::postgres::Server;
 
@@ -439,6 +443,62 @@ async fn postgres_sessions() {
     ] {
         assert_eq!(read(&pools, statement, json!([])).await, Err(SqlFailure::ReadOnly), "{statement}");
     }
+}
+
+/// A value that is more than a result may be is not read to its end.
+#[tokio::test]
+async fn postgres_values_without_measure() {
+    let (port, told) = relay(Server::shared().port()).await;
+    let pools = pools(&format!("postgres://postgres@127.0.0.1:{port}/postgres"));
+    for statement in [
+        "SELECT repeat('x', 200000000)",
+        "SELECT convert_to(repeat('x', 200000000), 'UTF8')",
+        "SELECT array_fill(1, ARRAY[20000000])",
+        "SELECT i, repeat('x', 20000000) FROM generate_series(1, 50) AS i",
+    ] {
+        told.store(0, Ordering::Relaxed);
+        let found = read(&pools, statement, json!([])).await;
+        assert!(matches!(found, Err(SqlFailure::TooLarge(_))), "{statement}: {found:?}");
+        // What the machine holds on the way is some MiB.
+        let told = told.load(Ordering::Relaxed);
+        assert!(told < 16 << 20, "{statement}: {told} bytes");
+        assert_eq!(read(&pools, "SELECT 1", json!([])).await.unwrap().rows, [[json!(1)]], "{statement}");
+    }
+    // What is allowed is not in the way of itself, however it is written on the wire.
+    let empty = "SELECT ".to_owned() + &["'{}'::int[]"; 400].join(", ") + " FROM generate_series(1, 100)";
+    for statement in ["SELECT repeat('x', 90000)", "SELECT array_fill(''::text, ARRAY[20000])", &empty] {
+        let found = read(&pools, statement, json!([])).await;
+        assert!(found.is_ok(), "{statement}: {found:?}");
+    }
+}
+
+/// Stands before a server and counts what it says.
+async fn relay(server: u16) -> (u16, Arc<AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let told = Arc::new(AtomicU64::new(0));
+    let counter = told.clone();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
+            let (mut from_client, mut to_client) = client.into_split();
+            let (mut from_server, mut to_server) = server.into_split();
+            let counter = counter.clone();
+            tokio::spawn(async move {
+                let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
+            });
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 1 << 16];
+                while let Ok(read @ 1..) = from_server.read(&mut buffer).await {
+                    counter.fetch_add(read as u64, Ordering::Relaxed);
+                    if to_client.write_all(&buffer[..read]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (port, told)
 }
 
 #[tokio::test]

@@ -233,6 +233,7 @@ impl WasmEntry {
     fn request(&self, url: &str) -> Result<crate::grants::HttpExchange, Error> {
         let url = url.parse().map_err(|error| Error::format(format!("{url:?} is no address: {error}")))?;
         Ok(crate::grants::HttpExchange {
+            plugin: "".into(),
             method: self.method.as_deref().unwrap_or("GET").to_ascii_uppercase(),
             url,
             headers: self.headers.clone().unwrap_or_default().into_iter().collect(),

@@ -49,7 +49,7 @@ pub(super) struct Line {
 
 enum Stream {
     Bare(Socket),
-    Encrypted(Encrypted),
+    Encrypted(Box<Encrypted>),
 }
 
 trait Duplex: AsyncRead + AsyncWrite + Unpin {}
@@ -144,7 +144,9 @@ impl TlsConnect<Socket> for ToHost {
             None => Box::pin(std::future::ready(Ok(Line { stream: Stream::Bare(socket), ration }))),
             Some(tls) => {
                 let connecting = tls.connect(socket);
-                Box::pin(async move { Ok(Line { stream: Stream::Encrypted(connecting.await?), ration }) })
+                Box::pin(async move {
+                    Ok(Line { stream: Stream::Encrypted(Box::new(connecting.await?)), ration })
+                })
             }
         }
     }

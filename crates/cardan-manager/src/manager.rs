@@ -422,7 +422,9 @@ impl Manager {
     /// module that imports Extism's functions is of Extism's all the same.
     fn check_abi(&self, spec: &PluginSpec, source: &Path) -> Result<(), String> {
         let Some(abi) = spec.abi.filter(|abi| *abi != Abi::Extism) else { return Ok(()) };
-        let found = self.shared.engine.plugin(source).name(&spec.name).inspect();
+        // With its grants, or a manifest would have fetched here what is refused where it is loaded.
+        let plugin = self.shared.engine.plugin(source).name(&spec.name).grants(spec.grants.clone());
+        let found = plugin.inspect();
         let found = found.map_err(|error| error.to_string())?;
         if found.imports.iter().any(|import| import.module.starts_with("extism:host/")) {
             return Ok(());

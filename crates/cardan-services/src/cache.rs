@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 use cardan::{Cache, CacheClaim, CacheKey, CacheLookup, ServiceFailure, Waiting};
 use moka::Expiry;
 use tokio::sync::watch;
+use tokio::time::timeout_at;
 
 /// What an entry takes beside its key and value, about.
 const ENTRY_OVERHEAD_BYTES: usize = 128;
+/// Longest wait of one call for values that other plugins say they make.
+const STALL_MAX: Duration = Duration::from_millis(250);
 
 /// What each space may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +46,15 @@ struct Entry {
     ttl: Duration,
 }
 
-/// Values that somebody makes: others wait until it says `true`.
-type Claims = Arc<Mutex<HashMap<CacheKey, Arc<watch::Sender<bool>>>>>;
+/// Values that somebody makes, and for each key the plugins that do, at most once each.
+type Claims = Arc<Mutex<HashMap<CacheKey, Vec<Claim>>>>;
+
+#[derive(Clone)]
+struct Claim {
+    plugin: Arc<str>,
+    /// Others wait until it says `true`.
+    over: Arc<watch::Sender<bool>>,
+}
 
 impl fmt::Debug for MemoryCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -108,7 +118,7 @@ impl MemoryCache {
     }
 }
 
-fn lock(claims: &Claims) -> MutexGuard<'_, HashMap<CacheKey, Arc<watch::Sender<bool>>>> {
+fn lock(claims: &Claims) -> MutexGuard<'_, HashMap<CacheKey, Vec<Claim>>> {
     claims.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -120,14 +130,15 @@ struct Making {
 }
 
 impl Making {
-    /// `None`: somebody else was faster.
-    fn begin(claims: &Claims, key: &CacheKey) -> Option<Self> {
+    /// `None`: another call of the plugin was faster.
+    fn begin(claims: &Claims, key: &CacheKey, plugin: &Arc<str>) -> Option<Self> {
         let mut held = lock(claims);
-        if held.contains_key(key) {
+        let held = held.entry(key.clone()).or_default();
+        if held.iter().any(|claim| claim.plugin == *plugin) {
             return None;
         }
         let over = Arc::new(watch::Sender::new(false));
-        held.insert(key.clone(), over.clone());
+        held.push(Claim { plugin: plugin.clone(), over: over.clone() });
         Some(Self { claims: claims.clone(), key: key.clone(), over })
     }
 }
@@ -136,8 +147,11 @@ impl Drop for Making {
     fn drop(&mut self) {
         let mut claims = lock(&self.claims);
         // The value may have been set, and claimed again by somebody else since.
-        if claims.get(&self.key).is_some_and(|over| Arc::ptr_eq(over, &self.over)) {
-            claims.remove(&self.key);
+        if let Some(held) = claims.get_mut(&self.key) {
+            held.retain(|claim| !Arc::ptr_eq(&claim.over, &self.over));
+            if held.is_empty() {
+                claims.remove(&self.key);
+            }
         }
         self.over.send_replace(true);
     }
@@ -154,8 +168,8 @@ impl Cache for MemoryCache {
         Box::pin(async move {
             space?.insert(key.key.clone(), Entry { value: value.into(), ttl }).await;
             // Whoever waits sees the value now: there is nothing to be made any more.
-            if let Some(over) = lock(&claims).remove(&key) {
-                over.send_replace(true);
+            for claim in lock(&claims).remove(&key).into_iter().flatten() {
+                claim.over.send_replace(true);
             }
             Ok(())
         })
@@ -169,21 +183,29 @@ impl Cache for MemoryCache {
         })
     }
 
-    fn lookup_or_claim(&self, key: CacheKey) -> Waiting<CacheLookup> {
+    fn lookup_or_claim(&self, key: CacheKey, plugin: Arc<str>) -> Waiting<CacheLookup> {
         let (space, claims) = (self.space(&key.space), self.claims.clone());
         Box::pin(async move {
             let space = space?;
+            let stalled_until = tokio::time::Instant::now() + STALL_MAX;
             loop {
                 if let Some(entry) = space.get(&key.key).await {
                     return Ok(CacheLookup::Hit(entry.value.to_vec()));
                 }
-                let known = lock(&claims).get(&key).map(|over| over.subscribe());
-                if let Some(mut over) = known {
-                    // An error says that it is over, too.
-                    let _ = over.wait_for(|over| *over).await;
+                let known = lock(&claims).get(&key).cloned().unwrap_or_default();
+                // An error of waiting says that it is over, too.
+                if let Some(own) = known.iter().find(|claim| claim.plugin == plugin) {
+                    let _ = own.over.subscribe().wait_for(|over| *over).await;
                     continue;
                 }
-                let Some(making) = Making::begin(&claims, &key) else { continue };
+                if let Some(first) = known.first() {
+                    let mut over = first.over.subscribe();
+                    // Others' claims end one after the other, or the patience with all of them does.
+                    if matches!(timeout_at(stalled_until, over.wait_for(|over| *over)).await, Ok(Ok(_))) {
+                        continue;
+                    }
+                }
+                let Some(making) = Making::begin(&claims, &key, &plugin) else { continue };
                 // It may have been set since we looked.
                 return Ok(match space.get(&key.key).await {
                     Some(entry) => CacheLookup::Hit(entry.value.to_vec()),

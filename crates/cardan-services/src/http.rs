@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use cardan::api::grants::{PrivateAddresses, Reach};
@@ -18,8 +18,11 @@ use url::Host;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time of an exchange whose guest has no deadline.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Reaches whose connections are kept.
-const REACHES_MAX: usize = 64;
+/// Plugins whose connections are kept, times what they may reach.
+const CLIENTS_MAX: usize = 256;
+/// Connections of one plugin to one host that are kept while nobody uses them, and for how long.
+const IDLE_MAX: usize = 8;
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Makes ring the process's TLS implementation. To be called once, first thing; later calls do nothing.
 pub fn install_tls_provider() {
@@ -32,12 +35,21 @@ pub fn install_tls_provider() {
 /// It does not follow redirects: who may be asked is checked for every hop, by the runtime. Which *addresses*
 /// may be connected to is checked here, on those that are really connected to: names are resolved by a
 /// resolver that leaves out what the exchange's [`Reach`] does not permit. Connections are kept apart by
-/// reach, so that nobody is lent one that leads where he may not go. Proxies of the environment are not used:
+/// reach, so that nobody is lent one that leads where he may not go, and by plugin, so that what one has done to
+/// a connection is nobody else's. Those of a plugin that is gone are closed when the next request of any is sent, or
+/// when they have not been used for 30 seconds. Proxies of the environment are not used:
 /// they would connect in our place.
 #[derive(Clone)]
 pub struct HttpService {
     lookup: Lookup,
-    clients: Arc<Mutex<Vec<(Reach, reqwest::Client)>>>,
+    clients: Arc<Mutex<Vec<Kept>>>,
+}
+
+/// A client with its connections, and whose they are.
+struct Kept {
+    plugin: Weak<str>,
+    reach: Reach,
+    client: reqwest::Client,
 }
 
 /// Finds the addresses of a host.
@@ -88,17 +100,21 @@ impl HttpService {
         install_tls_provider();
         let service = Self { lookup, clients: Arc::default() };
         // So that what is wrong with the machine is known now.
-        service.client(&Reach::from(PrivateAddresses::default())).map_err(HttpServiceError)?;
+        let nobody = Arc::default();
+        service.client(&nobody, &Reach::from(PrivateAddresses::default())).map_err(HttpServiceError)?;
         Ok(service)
     }
 
-    /// The client for requests with this reach.
-    fn client(&self, reach: &Reach) -> Result<reqwest::Client, reqwest::Error> {
+    /// The client for requests of this plugin with this reach.
+    fn client(&self, plugin: &Arc<str>, reach: &Reach) -> Result<reqwest::Client, reqwest::Error> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(index) = clients.iter().position(|(known, _)| known == reach) {
+        clients.retain(|kept| kept.plugin.strong_count() > 0);
+        let plugin = Arc::downgrade(plugin);
+        let known = clients.iter().position(|kept| kept.plugin.ptr_eq(&plugin) && kept.reach == *reach);
+        if let Some(index) = known {
             // The ones that are used are the last to go.
             let found = clients.remove(index);
-            let client = found.1.clone();
+            let client = found.client.clone();
             clients.push(found);
             return Ok(client);
         }
@@ -106,14 +122,16 @@ impl HttpService {
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
+            .pool_max_idle_per_host(IDLE_MAX)
+            .pool_idle_timeout(IDLE_TIMEOUT)
             .no_proxy()
             .dns_resolver(Arc::new(resolver))
             .user_agent(concat!("cardan/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        if clients.len() >= REACHES_MAX {
+        if clients.len() >= CLIENTS_MAX {
             clients.remove(0);
         }
-        clients.push((reach.clone(), client.clone()));
+        clients.push(Kept { plugin, reach: reach.clone(), client: client.clone() });
         Ok(client)
     }
 }
@@ -133,7 +151,7 @@ impl HttpClient for HttpService {
         if let Some(address) = address.filter(|address| !exchange.reach.permits(host, *address)) {
             return Box::pin(std::future::ready(Err(HttpFailure::Private(address))));
         }
-        let client = self.client(&exchange.reach);
+        let client = self.client(&exchange.plugin, &exchange.reach);
         Box::pin(async move {
             let client = client.map_err(|error| failure(&error))?;
             let timeout = exchange.timeout.unwrap_or(EXCHANGE_TIMEOUT);

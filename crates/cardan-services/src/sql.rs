@@ -2,6 +2,7 @@
 
 mod postgres;
 mod sqlite;
+mod turns;
 mod values;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,8 @@ use sqlite::SqlitePool;
 
 /// Connections of one database in use at once, for reading, and as many for writing.
 const CONNECTIONS_MAX: usize = 8;
+/// Those that one plugin may have of them.
+const CONNECTIONS_EACH: usize = CONNECTIONS_MAX / 2;
 
 /// Where a connection leads.
 #[derive(Clone)]

@@ -150,7 +150,7 @@ impl Authority {
             let client = services.http.clone().unwrap_or_else(|| Arc::new(NoClient));
             let response_bytes_max = scope.response_bytes_max.unwrap_or(limits.http_response_bytes_max);
             HttpGrant {
-                plugin: plugin.clone(),
+                plugin: Arc::from(&**plugin),
                 client,
                 hosts: HostList::new(scope.hosts.iter().cloned()),
                 requested_hosts: requested_hosts.map(HostList::new),

@@ -13,13 +13,22 @@ const FILE_BYTES_MAX: u64 = 256 << 20;
 /// What is said where a component was given (the reference's words).
 const COMPONENT_GIVEN: &str = "expected a WebAssembly module but was given a WebAssembly component";
 
+fn unable(path: &Path, why: &str) -> Error {
+    Error::source(format!("Unable to load Wasm file {path:?}: {why}"))
+}
+
+/// What is said of a file that cannot be read.
+pub(crate) fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => unable(path, "entity not found"),
+        _ => unable(path, &error.to_string()),
+    }
+}
+
 /// Reads a regular file: a device may have no end, and a pipe nobody who writes to it.
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
-    let unable = |why: &str| Error::source(format!("Unable to load Wasm file {path:?}: {why}"));
-    let failed = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => unable("entity not found"),
-        _ => unable(&error.to_string()),
-    };
+    let unable = |why: &str| unable(path, why);
+    let failed = |error: std::io::Error| unreadable(path, &error);
     // Before it is opened, which for a pipe may never end.
     let found = std::fs::metadata(path).map_err(failed)?;
     if !found.is_file() {

@@ -30,7 +30,7 @@ const TRAPS: &str = r#"(module (func (export "http_request") (result i32) unreac
 
 fn spec(name: &str, file: &Path) -> PluginSpec {
     let yaml = format!(
-        "- {{name: {name}, source: {}, limits: {{deadline: 10s}}, \
+        "- {{name: {name}, source: {}, limits: {{deadline: 10s, start_deadline: 500ms}}, \
             bindings: [{{hook: http.request, on_fault: refuse}}]}}",
         file.display()
     );
@@ -84,6 +84,11 @@ async fn versions_go_forward_and_back() {
     assert!(matches!(&error, ControlError::Refused(why) if why.starts_with("plugin s: ")), "{error}");
     assert_eq!(stamped(manager).await, "two", "last good stays");
     assert!(manager.plugin("s").unwrap().trouble.is_some());
+    // One that does not return from being loaded.
+    write(&file, r#"(module (func (export "plugin_load") (loop (br 0))) (func (export "http_request")))"#);
+    let error = manager.reload("s").unwrap_err().to_string();
+    assert!(error.contains("timeout"), "{error}");
+    assert_eq!(stamped(manager).await, "two", "last good stays");
 
     write(&file, &stamping("three"));
     assert_eq!(manager.reload("s").unwrap().version, 3);

@@ -310,6 +310,13 @@ fn conventions_that_do_not_run_yet() {
     // What imports Extism's functions is Extism's, whosever manifest lies beside it.
     let echo = fs::read(crate::support::guests().join("prebuilt/echo.wasm")).unwrap();
     assert_eq!(load(&[("a.wasm", &echo), ("plugin.toml", helios.as_bytes())]), Ok(()));
+    // Looking at it reaches no further than loading it: nothing is fetched that is not pinned.
+    let away = br#"{"wasm": [{"url": "http://127.0.0.1:9/a.wasm"}]}"#;
+    let dir = folder(&[("a.wasm", EMPTY_MODULE), ("plugin.toml", helios.as_bytes()), ("away.json", away)]);
+    let (spec, _) = resolve_path(&dir.path().join("plugin.toml"), Owner::File).unwrap();
+    let spec = PluginSpec { source: dir.path().join("away.json"), ..spec };
+    let refused = manager.apply(&[spec]).unwrap_err().to_string();
+    assert!(refused.contains("here that takes a `hash`"), "{refused}");
 }
 
 #[test]

@@ -10,6 +10,7 @@
 
 mod decode;
 mod encode;
+mod ration;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,20 +21,26 @@ use futures_util::TryStreamExt as _;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls_platform_verifier::BuilderVerifierExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
-use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{Host, SslMode, SslNegotiation};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{CancelToken, Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{CONNECTIONS_MAX, Growing, statement_error};
+use super::turns::{Turn, Turns};
+use super::{Growing, statement_error};
 use decode::decode;
 use encode::Parameter;
+use ration::{Connector, Ration};
 
 /// Time for what is not the guest's: connecting, cancelling, cleaning up.
 const CHORE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes that a server says beside results: its greetings, and what types are.
+const CHORE_BYTES: u64 = 1 << 20;
+/// Bytes on the wire for one that is counted of a result, at most: an empty array.
+const WIRE_FACTOR: u64 = 8;
 
 /// First words of statements that neither end our transaction nor are about the session.
 const STATEMENTS: [&str; 16] = [
@@ -51,8 +58,24 @@ struct Side {
     config: Config,
     tls: Option<MakeRustlsConnect>,
     access: Access,
-    permits: Arc<Semaphore>,
-    idle: Mutex<Vec<Client>>,
+    turns: Turns,
+    idle: Mutex<Vec<Session>>,
+    counts: Counts,
+}
+
+/// Whether what a server says is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counts {
+    Everything,
+    /// A socket that is a file has no host's name, without which the library makes no connection through a
+    /// [`Connector`].
+    Nothing,
+}
+
+/// A connection, and what it may still be told.
+struct Session {
+    client: Client,
+    ration: Ration,
 }
 
 impl PostgresPool {
@@ -71,8 +94,17 @@ impl PostgresPool {
                 let options = config.get_options().unwrap_or_default();
                 config.options(format!("{options} -c default_transaction_read_only=on"));
             }
-            let (permits, idle) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), Mutex::default());
-            Arc::new(Side { config, tls: tls.clone(), access, permits, idle })
+            let named = config.get_hosts().iter().all(|host| matches!(host, Host::Tcp(_)));
+            let counts = match named && !config.get_hosts().is_empty() {
+                true => Counts::Everything,
+                false => Counts::Nothing,
+            };
+            if counts == Counts::Everything && tls.is_none() {
+                // What makes the library take the stream that a connector makes without asking the server for TLS.
+                config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
+            }
+            let (turns, idle) = (Turns::new(), Mutex::default());
+            Arc::new(Side { config, tls: tls.clone(), access, turns, idle, counts })
         };
         Ok(Self { reading: side(Access::Read), writing: side(Access::Write) })
     }
@@ -85,12 +117,19 @@ impl PostgresPool {
             Access::Write => &self.writing,
         };
         let late = |_| SqlFailure::Timeout;
-        let mut lease = timeout_at(deadline, side.lease()).await.map_err(late)??;
+        let mut lease = timeout_at(deadline, side.lease(&query.plugin)).await.map_err(late)??;
         let ran = timeout_at(deadline, run(&mut lease, &query)).await;
         match ran {
             Ok(result) => {
+                let told_too_much = lease.is_used_up();
                 lease.give_back();
-                result
+                match result {
+                    Err(_) if told_too_much => {
+                        let why = format!("more than {} bytes", query.result_bytes_max);
+                        Err(SqlFailure::TooLarge(why))
+                    }
+                    result => result,
+                }
             }
             // Dropping the lease cancels what runs.
             Err(_) => Err(SqlFailure::Timeout),
@@ -119,33 +158,52 @@ fn tls(ca: Option<&[u8]>) -> Result<MakeRustlsConnect, String> {
 }
 
 impl Side {
-    async fn lease(self: &Arc<Self>) -> Result<Lease, SqlFailure> {
-        let permit = self.permits.clone().acquire_owned().await;
-        let permit = permit.map_err(|error| SqlFailure::Unavailable(error.to_string()))?;
+    async fn lease(self: &Arc<Self>, plugin: &Arc<str>) -> Result<Lease, SqlFailure> {
+        let turn =
+            self.turns.take(plugin).await.map_err(|error| SqlFailure::Unavailable(error.to_string()))?;
         loop {
             let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let client = match idle {
-                Some(client) if client.is_closed() => continue,
-                Some(client) => client,
+            let session = match idle {
+                Some(session) if session.client.is_closed() => continue,
+                Some(session) => session,
                 None => self.connect().await.map_err(|error| unusable(&error))?,
             };
-            return Ok(Lease { side: self.clone(), held: Some((client, permit)) });
+            return Ok(Lease { side: self.clone(), held: Some((session, turn)) });
         }
     }
 
-    async fn connect(&self) -> Result<Client, tokio_postgres::Error> {
+    async fn connect(&self) -> Result<Session, tokio_postgres::Error> {
+        let ration = Ration::new(CHORE_BYTES);
         // The task ends with its connection, which ends with its client.
-        match &self.tls {
-            Some(tls) => {
+        let client = match (self.counts, &self.tls) {
+            (Counts::Everything, _) => {
+                let (client, connection) = self.config.connect(self.connector(ration.clone())).await?;
+                tokio::spawn(connection);
+                client
+            }
+            (Counts::Nothing, Some(tls)) => {
                 let (client, connection) = self.config.connect(tls.clone()).await?;
                 tokio::spawn(connection);
-                Ok(client)
+                client
             }
-            None => {
+            (Counts::Nothing, None) => {
                 let (client, connection) = self.config.connect(NoTls).await?;
                 tokio::spawn(connection);
-                Ok(client)
+                client
             }
+        };
+        Ok(Session { client, ration })
+    }
+
+    fn connector(&self, ration: Ration) -> Connector {
+        Connector { tls: self.tls.clone(), ration }
+    }
+
+    async fn cancel(&self, token: CancelToken) -> Result<(), tokio_postgres::Error> {
+        match (self.counts, &self.tls) {
+            (Counts::Everything, _) => token.cancel_query(self.connector(Ration::new(CHORE_BYTES))).await,
+            (Counts::Nothing, Some(tls)) => token.cancel_query(tls.clone()).await,
+            (Counts::Nothing, None) => token.cancel_query(NoTls).await,
         }
     }
 }
@@ -153,48 +211,48 @@ impl Side {
 /// A connection in use. Dropped without being given back, what it runs is cancelled.
 struct Lease {
     side: Arc<Side>,
-    held: Option<(Client, OwnedSemaphorePermit)>,
+    held: Option<(Session, Turn)>,
 }
 
 impl Lease {
+    fn is_used_up(&self) -> bool {
+        self.held.as_ref().is_some_and(|(session, _)| session.ration.is_used_up())
+    }
+
     fn give_back(mut self) {
         let (side, held) = (self.side.clone(), self.held.take());
-        let Some((client, permit)) = held.filter(|(client, _)| !client.is_closed()) else { return };
+        let Some((session, turn)) = held.filter(|(session, _)| !session.client.is_closed()) else { return };
         // After the guest has its answer: nobody else gets the session as one has left it.
         tokio::spawn(async move {
-            let clean = tokio::time::timeout(CHORE_TIMEOUT, client.batch_execute("DISCARD ALL")).await;
-            if matches!(clean, Ok(Ok(()))) {
-                side.idle.lock().unwrap_or_else(PoisonError::into_inner).push(client);
+            session.ration.set(CHORE_BYTES);
+            let discarded = session.client.batch_execute("DISCARD ALL");
+            if matches!(tokio::time::timeout(CHORE_TIMEOUT, discarded).await, Ok(Ok(()))) {
+                side.idle.lock().unwrap_or_else(PoisonError::into_inner).push(session);
             }
-            drop(permit);
+            drop(turn);
         });
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let Some((client, permit)) = self.held.take() else { return };
+        let Some((session, turn)) = self.held.take() else { return };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let (token, tls) = (client.cancel_token(), self.side.tls.clone());
+        let (token, side) = (session.client.cancel_token(), self.side.clone());
         runtime.spawn(async move {
-            let cancelled = async {
-                match tls {
-                    Some(tls) => token.cancel_query(tls).await,
-                    None => token.cancel_query(NoTls).await,
-                }
-            };
             // A server that does not answer ends the statement by its own timeout.
-            let _ = tokio::time::timeout(CHORE_TIMEOUT, cancelled).await;
-            drop((client, permit));
+            let _ = tokio::time::timeout(CHORE_TIMEOUT, side.cancel(token)).await;
+            drop((session, turn));
         });
     }
 }
 
 async fn run(lease: &mut Lease, query: &SqlQuery) -> Result<SqlResult, SqlFailure> {
     let access = lease.side.access;
-    let Some((client, _)) = &mut lease.held else {
+    let Some((Session { client, ration }, _)) = &mut lease.held else {
         return Err(SqlFailure::Unavailable("the connection is gone".to_owned()));
     };
+    ration.set(query.result_bytes_max.saturating_mul(WIRE_FACTOR).saturating_add(CHORE_BYTES));
     let failed = |error: tokio_postgres::Error| failure(&error);
     let transaction = client.build_transaction().read_only(access == Access::Read);
     let transaction = transaction.start().await.map_err(failed)?;

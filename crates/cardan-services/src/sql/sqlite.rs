@@ -4,10 +4,13 @@
 //! statement would do, refuses what would reach beyond the file (`ATTACH`, `VACUUM INTO`, extensions), and what
 //! would change the connection for whoever uses it next (`PRAGMA`, transactions, temporary tables).
 
+mod functions;
+mod spill;
+
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cardan::api::grants::Access;
 use cardan::{SqlFailure, SqlQuery, SqlResult};
@@ -18,9 +21,10 @@ use rusqlite::limits::Limit;
 use rusqlite::types::{Value as SqlValue, ValueRef};
 use rusqlite::{Batch, Connection, ErrorCode, OpenFlags, Statement};
 use serde_json::Value;
-use tokio::sync::Semaphore;
 
-use super::{CONNECTIONS_MAX, Growing, statement_error, values};
+use super::turns::Turns;
+use super::{Growing, statement_error, values};
+use spill::{SPILL_BYTES_MAX, Spill};
 
 /// Longest text or blob that a statement may make, and longest statement, beside what its result may hold.
 /// One function's call is not interrupted: how long it takes is bounded by what it works on.
@@ -28,9 +32,16 @@ const LENGTH: u64 = 1 << 20;
 /// The same with the result.
 const LENGTH_MAX: u64 = 4 << 20;
 /// Longest pattern of `LIKE` and `GLOB`, in bytes: their time is that of text times pattern.
-const PATTERN_MAX: i32 = 1_000;
+const PATTERN_MAX: i32 = 200;
+/// Most arguments of a function, and longest statement in bytes and in instructions of SQLite's virtual machine:
+/// what stands in one row is worked on without a look at the clock.
+const ARGUMENTS_MAX: i32 = 100;
+const STATEMENT_BYTES_MAX: i32 = 256 << 10;
+const INSTRUCTIONS_MAX: i32 = 10_000;
 /// Steps of SQLite's virtual machine between two looks at the clock.
-const STEPS: i32 = 1_000;
+const STEPS: i32 = 10;
+/// Memory of all that SQLite does in this process.
+const HEAP_BYTES_MAX: i64 = 512 << 20;
 
 /// Connections to one file.
 pub(super) struct SqlitePool {
@@ -40,23 +51,52 @@ pub(super) struct SqlitePool {
 }
 
 struct Side {
-    permits: Arc<Semaphore>,
+    turns: Turns,
     idle: Mutex<Vec<Connection>>,
 }
 
 impl Side {
     fn new() -> Arc<Self> {
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        Arc::new(Self { permits, idle: Mutex::default() })
+        Arc::new(Self { turns: Turns::new(), idle: Mutex::default() })
+    }
+}
+
+/// Whether a statement takes effect or is given up, whichever is first: nobody is told that it took too long
+/// of one that was then committed.
+#[derive(Default)]
+struct Course(AtomicU8);
+
+impl Course {
+    const RUNS: u8 = 0;
+    const GIVEN_UP: u8 = 1;
+    const ENDS: u8 = 2;
+
+    /// Whether it will not take effect now.
+    fn give_up(&self) -> bool {
+        self.becomes(Self::GIVEN_UP)
+    }
+
+    /// Whether it may take effect now.
+    fn end(&self) -> bool {
+        self.becomes(Self::ENDS)
+    }
+
+    fn becomes(&self, next: u8) -> bool {
+        let was = self.0.compare_exchange(Self::RUNS, next, Ordering::AcqRel, Ordering::Acquire);
+        was.map_or_else(|was| was == next, |_| true)
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::GIVEN_UP
     }
 }
 
 /// Stops the statement when its caller is gone.
-struct Caller(Arc<AtomicBool>);
+struct Caller(Arc<Course>);
 
 impl Drop for Caller {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.give_up();
     }
 }
 
@@ -71,25 +111,33 @@ impl SqlitePool {
             Access::Read => self.reading.clone(),
             Access::Write => self.writing.clone(),
         };
-        let permit = tokio::time::timeout(query.timeout, side.permits.clone().acquire_owned()).await;
-        let permit = permit.map_err(|_| SqlFailure::Timeout)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let _caller = Caller(stop.clone());
+        let turn = tokio::time::timeout(query.timeout, side.turns.take(&query.plugin)).await;
+        let turn = turn.map_err(|_| SqlFailure::Timeout)?;
+        let turn = turn.map_err(|error| SqlFailure::Unavailable(error.to_string()))?;
+        let caller = Caller(Arc::default());
+        let until = Until { deadline, course: caller.0.clone(), spilled: Arc::default() };
         let file = self.file.clone();
         let work = move || {
-            let _permit = permit;
+            // Given back when the statement has really ended, whoever waited for it.
+            let _turn = turn;
             let idle = side.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let mut connection = match idle {
                 Some(connection) => connection,
                 None => open(&file, query.access).map_err(|error| unusable(&error))?,
             };
-            let result = run(&mut connection, &query, Until { deadline, stop });
+            let result = run(&mut connection, &query, &until);
             if connection.is_autocommit() {
                 side.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
             }
             result
         };
-        let ended = tokio::task::spawn_blocking(work).await;
+        let mut running = tokio::task::spawn_blocking(work);
+        let ended = match tokio::time::timeout_at(deadline.into(), &mut running).await {
+            Ok(ended) => ended,
+            Err(_) if caller.0.give_up() => return Err(SqlFailure::Timeout),
+            // It is being committed.
+            Err(_) => running.await,
+        };
         ended.unwrap_or_else(|error| Err(SqlFailure::Unavailable(format!("SQLite: {error}"))))
     }
 }
@@ -98,12 +146,31 @@ impl SqlitePool {
 #[derive(Clone)]
 struct Until {
     deadline: Instant,
-    stop: Arc<AtomicBool>,
+    course: Arc<Course>,
+    /// It has put more into temporary files than it may.
+    spilled: Arc<AtomicBool>,
 }
 
 impl Until {
     fn is_over(&self) -> bool {
-        self.stop.load(Ordering::Relaxed) || Instant::now() >= self.deadline
+        self.course.is_given_up() || Instant::now() >= self.deadline
+    }
+
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// What SQLite asks while it runs: whether to stop.
+    fn watch(&self, access: Access) -> impl FnMut() -> bool + Send + 'static {
+        let until = self.clone();
+        // What is written for a write is for the most part the file itself.
+        let mut spill = (access == Access::Read).then(Spill::begin);
+        move || {
+            if spill.as_mut().is_some_and(Spill::is_too_much) {
+                until.spilled.store(true, Ordering::Relaxed);
+            }
+            until.spilled.load(Ordering::Relaxed) || until.is_over()
+        }
     }
 }
 
@@ -119,29 +186,33 @@ fn open(file: &std::path::Path, access: Access) -> rusqlite::Result<Connection> 
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     connection.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, PATTERN_MAX)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_FUNCTION_ARG, ARGUMENTS_MAX)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_SQL_LENGTH, STATEMENT_BYTES_MAX)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_VDBE_OP, INSTRUCTIONS_MAX)?;
     connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
+    connection.pragma_update(None, "hard_heap_limit", HEAP_BYTES_MAX)?;
+    functions::define(&connection)?;
     Ok(connection)
 }
 
-fn run(connection: &mut Connection, query: &SqlQuery, until: Until) -> Result<SqlResult, SqlFailure> {
-    let asked = until.clone();
+fn run(connection: &mut Connection, query: &SqlQuery, until: &Until) -> Result<SqlResult, SqlFailure> {
     let length = LENGTH.saturating_add(query.result_bytes_max).min(LENGTH_MAX) as i32;
     let prepared = connection
         .set_limit(Limit::SQLITE_LIMIT_LENGTH, length)
-        .and_then(|_| connection.busy_timeout(until.deadline.saturating_duration_since(Instant::now())))
-        .and_then(|()| connection.progress_handler(STEPS, Some(move || asked.is_over())));
+        .and_then(|_| connection.busy_timeout(until.left()))
+        .and_then(|()| connection.progress_handler(STEPS, Some(until.watch(query.access))));
     prepared.map_err(|error| unusable(&error))?;
     let begun = match query.access {
         Access::Read => Ok(()),
         Access::Write => connection.execute_batch("BEGIN IMMEDIATE"),
     };
-    begun.map_err(|error| failure(&error, &until, Refused::Nothing))?;
+    begun.map_err(|error| failure(&error, until, Refused::Nothing))?;
     let refused = Arc::new(AtomicU8::new(Refused::Nothing as u8));
     let (access, seen) = (query.access, refused.clone());
     let authorizer = move |context: AuthContext<'_>| authorize(access, &context, &seen);
     let result = match connection.authorizer(Some(authorizer)) {
         Ok(()) => statement(connection, query).map_err(|error| match error {
-            Trouble::Sqlite(error) => failure(&error, &until, Refused::from(refused.load(Ordering::Relaxed))),
+            Trouble::Sqlite(error) => failure(&error, until, Refused::from(refused.load(Ordering::Relaxed))),
             Trouble::Failure(failure) => failure,
         }),
         Err(error) => Err(unusable(&error)),
@@ -151,8 +222,15 @@ fn run(connection: &mut Connection, query: &SqlQuery, until: Until) -> Result<Sq
     let nothing: Option<fn() -> bool> = None;
     connection.progress_handler(0, nothing).map_err(|error| unusable(&error))?;
     if query.access == Access::Write && !connection.is_autocommit() {
-        let end = if result.is_ok() { "COMMIT" } else { "ROLLBACK" };
-        connection.execute_batch(end).map_err(|error| failure(&error, &until, Refused::Nothing))?;
+        let commits = result.is_ok() && !until.is_over() && until.course.end();
+        // Readers that are in its way have the time that is left.
+        let ended = connection
+            .busy_timeout(until.left())
+            .and_then(|()| connection.execute_batch(if commits { "COMMIT" } else { "ROLLBACK" }));
+        ended.map_err(|error| failure(&error, until, Refused::Nothing))?;
+        if result.is_ok() && !commits {
+            return Err(SqlFailure::Timeout);
+        }
     }
     result
 }
@@ -322,7 +400,14 @@ fn failure(error: &rusqlite::Error, until: &Until, refused: Refused) -> SqlFailu
             statement_error("SQLITE_AUTH", "statements may not do this here: it reaches beyond one statement")
         }
         (Refused::Writing, _) | (_, Some(ErrorCode::ReadOnly)) => SqlFailure::ReadOnly,
+        (_, Some(ErrorCode::OperationInterrupted)) if until.spilled.load(Ordering::Relaxed) => {
+            SqlFailure::TooLarge(format!("more than {SPILL_BYTES_MAX} bytes of temporary files"))
+        }
         (_, Some(ErrorCode::OperationInterrupted)) => SqlFailure::Timeout,
+        (_, Some(ErrorCode::OutOfMemory)) => statement_error(
+            "SQLITE_NOMEM",
+            "the statement is too long, or takes more memory than there is for it",
+        ),
         (_, Some(ErrorCode::DatabaseBusy)) if until.is_over() => SqlFailure::Timeout,
         (
             _,
@@ -333,7 +418,6 @@ fn failure(error: &rusqlite::Error, until: &Until, refused: Refused) -> SqlFailu
                 | ErrorCode::DatabaseCorrupt
                 | ErrorCode::DiskFull
                 | ErrorCode::CannotOpen
-                | ErrorCode::OutOfMemory
                 | ErrorCode::NotADatabase,
             ),
         ) => unusable(error),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cardan::{Cache, CacheKey, CacheLookup};
 use cardan_services::{CacheLimits, MemoryCache};
@@ -48,7 +48,7 @@ async fn one_makes_it() {
     let tasks = (0..50).map(|_| {
         let (cache, made) = (cache.clone(), made.clone());
         tokio::spawn(async move {
-            match cache.lookup_or_claim(key("k")).await.unwrap() {
+            match cache.lookup_or_claim(key("k"), "one".into()).await.unwrap() {
                 CacheLookup::Hit(value) => value,
                 CacheLookup::Claimed(_claim) => {
                     made.fetch_add(1, Ordering::Relaxed);
@@ -69,14 +69,61 @@ async fn one_makes_it() {
 #[tokio::test]
 async fn claims_end() {
     let cache = MemoryCache::new(CacheLimits::default());
-    let CacheLookup::Claimed(first) = cache.lookup_or_claim(key("k")).await.unwrap() else { panic!() };
-    let mut second = cache.lookup_or_claim(key("k"));
+    let CacheLookup::Claimed(first) = cache.lookup_or_claim(key("k"), "one".into()).await.unwrap() else {
+        panic!()
+    };
+    let mut second = cache.lookup_or_claim(key("k"), "one".into());
     let early = tokio::time::timeout(Duration::from_millis(50), &mut second).await;
     assert!(early.is_err(), "the first one makes it");
     drop(first);
     let CacheLookup::Claimed(_second) = second.await.unwrap() else { panic!("nobody made it") };
-    let third = cache.lookup_or_claim(key("k"));
+    let third = cache.lookup_or_claim(key("k"), "one".into());
     cache.set(key("k"), b"v".to_vec(), LONG).await.unwrap();
     let CacheLookup::Hit(value) = third.await.unwrap() else { panic!("it is there") };
     assert_eq!(value, b"v");
+}
+
+/// Who claims and makes nothing holds up other plugins for a moment, however often, and its own calls as before.
+#[tokio::test]
+async fn claims_of_other_plugins() {
+    let cache = MemoryCache::new(CacheLimits::default());
+    let claim = |plugin: &str| cache.lookup_or_claim(key("k"), plugin.into());
+    let CacheLookup::Claimed(idle) = claim("idle").await.unwrap() else { panic!() };
+    let start = Instant::now();
+    let CacheLookup::Claimed(own) = claim("other").await.unwrap() else { panic!("nobody made it") };
+    let took = start.elapsed();
+    assert!((200..2_000).contains(&took.as_millis()), "{took:?}");
+    // Each plugin makes it once at most.
+    for plugin in ["idle", "other"] {
+        assert!(tokio::time::timeout(Duration::from_millis(400), claim(plugin)).await.is_err(), "{plugin}");
+    }
+    // A value that comes in time is waited for, whoever makes it; nobody is held up by one claim after the other.
+    let (third, own_call) = (claim("third"), claim("other"));
+    let set = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        cache.set(key("k"), b"v".to_vec(), LONG).await.unwrap();
+    };
+    let (third, own_call, ()) = tokio::join!(third, own_call, set);
+    for found in [third, own_call] {
+        assert!(matches!(found, Ok(CacheLookup::Hit(value)) if value == b"v"));
+    }
+    cache.delete(key("k")).await.unwrap();
+    drop((idle, own));
+    let churn = async {
+        for n in 0..40 {
+            let CacheLookup::Claimed(_held) = claim(&format!("idle{n}")).await.unwrap() else { panic!() };
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let victim = async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let start = Instant::now();
+        assert!(matches!(claim("victim").await, Ok(CacheLookup::Claimed(_))));
+        start.elapsed()
+    };
+    let took = tokio::select! {
+        took = victim => took,
+        () = churn => panic!("the others are done"),
+    };
+    assert!(took < Duration::from_secs(1), "{took:?}");
 }

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use cardan::api::grants::{HttpScope, PrivateAddresses, Reach};
 use cardan::{HttpClient, HttpExchange, HttpFailure};
 use cardan_services::{HttpService, Lookup};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// A server that counts who comes.
 fn server() -> (u16, Arc<AtomicU32>) {
@@ -49,13 +51,15 @@ fn lookup(names: &[(&str, &[&str])], port: u16) -> Lookup {
 }
 
 fn get(url: &str, reach: &Reach) -> HttpExchange {
+    static PLUGIN: OnceLock<Arc<str>> = OnceLock::new();
     HttpExchange {
+        plugin: PLUGIN.get_or_init(|| "one".into()).clone(),
         method: "GET".to_owned(),
         url: url.parse().unwrap(),
         headers: Vec::new(),
         body: None,
         response_bytes_max: 1000,
-        timeout: Some(std::time::Duration::from_secs(10)),
+        timeout: Some(Duration::from_secs(10)),
         reach: reach.clone(),
     }
 }
@@ -142,9 +146,53 @@ async fn addresses() {
 async fn many_reaches() {
     let (port, _) = server();
     let service = HttpService::new().unwrap();
-    for n in 0..100_u8 {
+    for n in 0..=255_u8 {
         let ranges = [format!("10.{n}.0.0/16").parse().unwrap(), "127.0.0.1".parse().unwrap()].into();
         let reach = Reach::from(PrivateAddresses::Listed { ranges, hosts: Default::default() });
         service.send(get(&format!("http://127.0.0.1:{port}/"), &reach)).await.unwrap();
     }
+}
+
+/// A connection is its plugin's: of another one's, of the same name too, nothing is lent, and nothing kept of one
+/// that is gone.
+#[tokio::test]
+async fn connections_of_plugins() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let (came, left) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let counters = (came.clone(), left.clone());
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            counters.0.fetch_add(1, Ordering::Relaxed);
+            let left = counters.1.clone();
+            tokio::spawn(async move {
+                let mut head = [0; 2048];
+                while connection.read(&mut head).await.is_ok_and(|read| read > 0) {
+                    connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await.unwrap();
+                }
+                left.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+    });
+    let service = HttpService::new().unwrap();
+    let reach = HttpScope::hosts(["127.0.0.1".to_owned()]).reach();
+    let asked = async |plugin: &Arc<str>| {
+        let exchange = HttpExchange { plugin: plugin.clone(), ..get(&url, &reach) };
+        service.send(exchange).await.unwrap();
+        // The connection goes back when its answer has been read.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        came.load(Ordering::Relaxed)
+    };
+    let (one, other): (Arc<str>, Arc<str>) = ("name".into(), "name".into());
+    assert_eq!([asked(&one).await, asked(&one).await], [1, 1], "its own is kept");
+    assert_eq!([asked(&other).await, asked(&one).await], [2, 2]);
+    drop(one);
+    assert_eq!(asked(&other).await, 2);
+    let closed = async {
+        while left.load(Ordering::Relaxed) < 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), closed).await.expect("a connection of nobody was kept");
+    assert_eq!(left.load(Ordering::Relaxed), 1);
 }

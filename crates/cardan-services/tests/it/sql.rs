@@ -1,12 +1,16 @@
 //! Databases: a SQLite file and a real PostgreSQL server.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cardan::api::grants::Access;
 use cardan::{SqlDatabase, SqlFailure, SqlQuery, SqlResult};
 use cardan_services::{SqlPools, SqlTarget};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::postgres::Server;
 
@@ -14,6 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn query(access: Access, statement: &str, parameters: Value) -> SqlQuery {
     SqlQuery {
+        plugin: "one".into(),
         connection: "main".to_owned(),
         access,
         statement: statement.to_owned(),
@@ -232,6 +237,130 @@ async fn sqlite_stays_in_its_file() {
     assert!(matches!(found, Err(SqlFailure::Unavailable(_))), "{found:?}");
 }
 
+/// No call of a function takes long, however large its arguments: the statement ends when it is to.
+#[tokio::test]
+async fn sqlite_work_is_bounded() {
+    let directory = tempfile::tempdir().unwrap();
+    let pools = sqlite(directory.path());
+    write(&pools, "CREATE TABLE item (id integer)").await;
+    let long = "replace(hex(zeroblob(2000000)), '0', 'a')";
+    let half = "replace(hex(zeroblob(1000000)), '0', 'a') || 'b'";
+    let set = "replace(hex(zeroblob(1000000)), '0', 'b') || 'a'";
+    let object = |letter: &str| {
+        format!(
+            "(SELECT '{{' || group_concat('\"{letter}' || i || '\":1') || '}}' FROM (WITH RECURSIVE n(i) AS \
+             (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000) SELECT i FROM n))"
+        )
+    };
+    let repeated = (0..2_000).map(|_| "length(hex(randomblob(2000000)))").collect::<Vec<_>>().join(", ");
+    let held = (0..1_000).map(|_| "hex(zeroblob(2000000))").collect::<Vec<_>>().join(", ");
+    let rows = [
+        format!("SELECT instr({long}, {half})"),
+        format!("SELECT length(replace({long}, {half}, 'x'))"),
+        format!("SELECT length(trim({long}, {set}))"),
+        format!("SELECT length(unhex(hex(zeroblob(2)) || {long}, {set}))"),
+        format!("SELECT {long} LIKE '%{}b'", "a".repeat(190)),
+        format!("SELECT length(json_patch({}, {}))", object("a"), object("b")),
+        "SELECT length(printf('%.*c', 4000000, 'x'))".to_owned(),
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(length(hex(randomblob(2000000)))) FROM n"
+            .to_owned(),
+        format!("SELECT {repeated}"),
+        format!("SELECT coalesce(NULL, {held})"),
+        format!("SELECT length({})", ["hex(zeroblob(2000000))"; 90].join(" || ")),
+    ];
+    for statement in rows {
+        let shown = &statement[..statement.len().min(80)];
+        let start = Instant::now();
+        // All turns that a plugin has, which it gets back only when they have ended.
+        let asked = (0..4).map(|_| {
+            let asked = SqlQuery {
+                timeout: Duration::from_millis(100),
+                result_bytes_max: 4 << 20,
+                ..query(Access::Read, &statement, json!([]))
+            };
+            tokio::spawn(pools.query(asked))
+        });
+        for asked in asked.collect::<Vec<_>>() {
+            let found = asked.await.unwrap();
+            let answered = start.elapsed();
+            assert!(answered < Duration::from_secs(2), "{shown}: answered after {answered:?}: {found:?}");
+        }
+        let found = read(&pools, "SELECT count(*) FROM item", json!([])).await;
+        assert!(found.is_ok(), "{shown}: {found:?}");
+        assert!(start.elapsed() < Duration::from_secs(15), "{shown}: ended after {:?}", start.elapsed());
+    }
+}
+
+/// What a statement that reads puts into temporary files has an end.
+#[tokio::test]
+async fn sqlite_temporary_files_are_bounded() {
+    let directory = tempfile::tempdir().unwrap();
+    let pools = sqlite(directory.path());
+    write(&pools, "CREATE TABLE item (id integer)").await;
+    let sorted = |mebibytes: u32| {
+        format!(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {mebibytes}) \
+             SELECT length(it) FROM (SELECT randomblob(1 << 20) AS it FROM n ORDER BY it) LIMIT 1"
+        )
+    };
+    let distinct = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
+                    SELECT count(DISTINCT randomblob(1 << 20)) FROM n";
+    assert!(read(&pools, &sorted(20), json!([])).await.is_ok());
+    for statement in [&*sorted(1_000), distinct] {
+        let found = read(&pools, statement, json!([])).await;
+        assert!(
+            matches!(&found, Err(SqlFailure::TooLarge(why)) if why.contains("temporary files")),
+            "{statement}: {found:?}"
+        );
+    }
+}
+
+/// One plugin has half of a pool at most, whatever it runs there: the others have the rest.
+#[tokio::test]
+async fn one_plugin_does_not_take_all_turns() {
+    with_both(async |pools, name| {
+        let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT 1 FROM n) SELECT count(*) FROM n";
+        let greedy = (0..20).map(|_| {
+            let asked =
+                SqlQuery { timeout: Duration::from_secs(3), ..query(Access::Read, endless, json!([])) };
+            tokio::spawn(pools.query(asked))
+        });
+        let greedy = greedy.collect::<Vec<_>>();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let start = Instant::now();
+        let other = SqlQuery { plugin: "other".into(), ..query(Access::Read, "SELECT 1", json!([])) };
+        assert!(pools.query(other).await.is_ok(), "{name}");
+        assert!(start.elapsed() < Duration::from_secs(2), "{name}: {:?}", start.elapsed());
+        for asked in greedy {
+            assert_eq!(asked.await.unwrap(), Err(SqlFailure::Timeout), "{name}");
+        }
+    })
+    .await;
+}
+
+/// What was answered with a timeout did not happen.
+#[tokio::test]
+async fn a_write_that_takes_too_long_did_not_happen() {
+    let directory = tempfile::tempdir().unwrap();
+    let pools = sqlite(directory.path());
+    write(&pools, "CREATE TABLE item (id integer)").await;
+    let mut inserted = 0;
+    for micros in (0..40).map(|n| n * 250) {
+        let asked = SqlQuery {
+            timeout: Duration::from_micros(micros),
+            ..query(Access::Write, "INSERT INTO item VALUES (1)", json!([]))
+        };
+        match pools.query(asked).await {
+            Ok(_) => inserted += 1,
+            found => assert_eq!(found, Err(SqlFailure::Timeout)),
+        }
+    }
+    // Behind whatever still runs.
+    write(&pools, "INSERT INTO item VALUES (2)").await;
+    let found = read(&pools, "SELECT count(*) FROM item WHERE id = 1", json!([])).await.unwrap();
+    assert_eq!(found.rows, [[json!(inserted)]]);
+}
+
 /// What only PostgreSQL has: a session that guests could change.
 #[tokio::test]
 async fn postgres_sessions() {
@@ -307,6 +436,62 @@ async fn postgres_sessions() {
     ] {
         assert_eq!(read(&pools, statement, json!([])).await, Err(SqlFailure::ReadOnly), "{statement}");
     }
+}
+
+/// A value that is more than a result may be is not read to its end.
+#[tokio::test]
+async fn postgres_values_without_measure() {
+    let (port, told) = relay(Server::shared().port()).await;
+    let pools = pools(&format!("postgres://postgres@127.0.0.1:{port}/postgres"));
+    for statement in [
+        "SELECT repeat('x', 200000000)",
+        "SELECT convert_to(repeat('x', 200000000), 'UTF8')",
+        "SELECT array_fill(1, ARRAY[20000000])",
+        "SELECT i, repeat('x', 20000000) FROM generate_series(1, 50) AS i",
+    ] {
+        told.store(0, Ordering::Relaxed);
+        let found = read(&pools, statement, json!([])).await;
+        assert!(matches!(found, Err(SqlFailure::TooLarge(_))), "{statement}: {found:?}");
+        // What the machine holds on the way is some MiB.
+        let told = told.load(Ordering::Relaxed);
+        assert!(told < 16 << 20, "{statement}: {told} bytes");
+        assert_eq!(read(&pools, "SELECT 1", json!([])).await.unwrap().rows, [[json!(1)]], "{statement}");
+    }
+    // What is allowed is not in the way of itself, however it is written on the wire.
+    let empty = "SELECT ".to_owned() + &["'{}'::int[]"; 400].join(", ") + " FROM generate_series(1, 100)";
+    for statement in ["SELECT repeat('x', 90000)", "SELECT array_fill(''::text, ARRAY[20000])", &empty] {
+        let found = read(&pools, statement, json!([])).await;
+        assert!(found.is_ok(), "{statement}: {found:?}");
+    }
+}
+
+/// Stands before a server and counts what it says.
+async fn relay(server: u16) -> (u16, Arc<AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let told = Arc::new(AtomicU64::new(0));
+    let counter = told.clone();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
+            let (mut from_client, mut to_client) = client.into_split();
+            let (mut from_server, mut to_server) = server.into_split();
+            let counter = counter.clone();
+            tokio::spawn(async move {
+                let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
+            });
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 1 << 16];
+                while let Ok(read @ 1..) = from_server.read(&mut buffer).await {
+                    counter.fetch_add(read as u64, Ordering::Relaxed);
+                    if to_client.write_all(&buffer[..read]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (port, told)
 }
 
 #[tokio::test]

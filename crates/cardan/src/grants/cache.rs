@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Waiting;
@@ -20,9 +21,10 @@ pub trait Cache: Send + Sync + 'static {
     /// Removes a key.
     fn delete(&self, key: CacheKey) -> Waiting<()>;
 
-    /// The value of a key, or the right to be the one who makes it: while somebody holds that, others wait
-    /// for the value, so that it is not made many times at once.
-    fn lookup_or_claim(&self, key: CacheKey) -> Waiting<CacheLookup>;
+    /// The value of a key, or the right to be the one who makes it: while a call of the same plugin holds that,
+    /// others wait for the value, so that it is not made many times at once. What other plugins hold may be waited
+    /// for shortly and no longer: they need not mean to make anything.
+    fn lookup_or_claim(&self, key: CacheKey, plugin: Arc<str>) -> Waiting<CacheLookup>;
 }
 
 /// A key in one of the caches.
@@ -39,7 +41,7 @@ pub struct CacheKey {
 pub enum CacheLookup {
     /// The value.
     Hit(Vec<u8>),
-    /// Nothing, and nobody else makes it.
+    /// Nothing, and no other call of the plugin makes it.
     Claimed(CacheClaim),
 }
 

@@ -35,7 +35,7 @@ const CLIENTS_HEADERS: [&str; 10] = [
 /// must therefore not follow redirects by itself. May be called from many calls at once.
 ///
 /// It has to check [`HttpExchange::reach`] for the address that it really connects to, after it resolved
-/// the name, and must not lend a connection to a request with another reach.
+/// the name, and must not lend a connection to a request with another reach, or of another plugin.
 pub trait HttpClient: Send + Sync + 'static {
     /// Sends `request` and reads the whole response.
     fn send(
@@ -47,6 +47,8 @@ pub trait HttpClient: Send + Sync + 'static {
 /// One request, for [`HttpClient`].
 #[derive(Debug, Clone)]
 pub struct HttpExchange {
+    /// Whose request it is. All requests of one loaded plugin share this allocation, which ends with it.
+    pub plugin: Arc<str>,
     /// Upper case.
     pub method: String,
     /// `http` or `https`.
@@ -105,6 +107,7 @@ impl HttpClient for NoClient {
 /// Outgoing HTTP to some hosts.
 #[derive(Clone)]
 pub(crate) struct HttpGrant {
+    /// An allocation of its own: see [`HttpExchange::plugin`].
     pub(crate) plugin: Arc<str>,
     pub(crate) client: Arc<dyn HttpClient>,
     pub(crate) hosts: HostList,
@@ -171,6 +174,7 @@ impl HttpGrant {
     /// Sends a request and follows redirects, each of which has to be allowed like the first. Reach and
     /// limits are the grant's.
     pub(crate) async fn fetch(&self, mut request: HttpExchange) -> Result<HttpReply, HttpRefusal> {
+        request.plugin = self.plugin.clone();
         request.reach = self.reach.clone();
         request.response_bytes_max = request.response_bytes_max.min(self.response_bytes_max);
         request.timeout = match (request.timeout, self.timeout) {
@@ -274,7 +278,8 @@ impl Head {
         }
         // What a grant allows is filled in by the grant.
         let (response_bytes_max, reach) = (u64::MAX, Reach::EVERYWHERE);
-        Ok(HttpExchange { method, url, headers, body, response_bytes_max, timeout: None, reach })
+        let plugin = Arc::default();
+        Ok(HttpExchange { plugin, method, url, headers, body, response_bytes_max, timeout: None, reach })
     }
 }
 

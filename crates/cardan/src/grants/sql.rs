@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cardan_api::grants::Access;
@@ -22,6 +23,8 @@ pub trait SqlDatabase: Send + Sync + 'static {
 /// One statement.
 #[derive(Debug, Clone)]
 pub struct SqlQuery {
+    /// Whose statement it is. One plugin must not take what all of them wait for.
+    pub plugin: Arc<str>,
     /// The name of a connection that the plugin was granted.
     pub connection: String,
     /// Whether the statement may change anything.

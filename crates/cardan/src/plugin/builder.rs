@@ -1,6 +1,7 @@
 //! Loading: from a source and options to an admitted plugin.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -153,7 +154,8 @@ impl PluginBuilder {
 
     /// What the plugin is granted, beside what [`PluginBuilder::allow_host`] and
     /// [`PluginBuilder::allow_path`] add. With this a manifest's own `allowed_hosts` and `allowed_paths` grant
-    /// nothing: they are what its plugin asks for.
+    /// nothing: they are what its plugin asks for; and the modules that a manifest's file names have to lie in
+    /// its own folder.
     pub fn grants(mut self, grants: Grants) -> Self {
         self.grants = Some(grants);
         self
@@ -255,9 +257,11 @@ impl PluginBuilder {
     }
 
     fn modules(&mut self) -> Result<Vec<NamedModule>, Error> {
-        match std::mem::replace(&mut self.source, Source::Bytes(Vec::new())).read()? {
+        let source = std::mem::replace(&mut self.source, Source::Bytes(Vec::new()));
+        let home = Home::of(&source);
+        match source.read()? {
             Content::Module(bytes) => Ok(vec![NamedModule::new(MAIN.to_owned(), bytes)]),
-            Content::Manifest(manifest) => self.adopt(&manifest),
+            Content::Manifest(manifest) => self.adopt(*manifest, &home),
         }
     }
 
@@ -350,7 +354,7 @@ impl PluginBuilder {
     }
 
     /// Takes over what a manifest says, and gets its modules.
-    fn adopt(&mut self, manifest: &Manifest) -> Result<Vec<NamedModule>, Error> {
+    fn adopt(&mut self, mut manifest: Manifest, home: &Home) -> Result<Vec<NamedModule>, Error> {
         for (key, value) in &manifest.config {
             self.config.entry(key.clone()).or_insert_with(|| value.clone());
             self.config_values.entry(key.clone()).or_insert_with(|| Value::String(value.clone()));
@@ -365,7 +369,7 @@ impl PluginBuilder {
                 self.allowed_paths.entry(host.clone()).or_insert_with(|| guest.clone());
             }
         }
-        self.adopt_limits(manifest);
+        self.adopt_limits(&manifest);
         let engine = self.engine.clone();
         // Whoever wrote the manifest is not whom the grants are from.
         let reach = match self.grants {
@@ -374,6 +378,11 @@ impl PluginBuilder {
         };
         if self.grants.is_some() {
             manifest.check_modest()?;
+            match home {
+                Home::Program => {}
+                Home::Folder(folder) => manifest.confine(Some(folder))?,
+                Home::Nowhere => manifest.confine(None)?,
+            }
         }
         manifest.modules(&|request| fetch(&engine, HttpExchange { reach: reach.clone(), ..request }))
     }
@@ -422,6 +431,27 @@ impl PluginBuilder {
             size_bytes: modules.iter().map(|module| module.bytes.len() as u64).sum(),
             modules: modules.len(),
         })
+    }
+}
+
+/// Where a manifest is from, which says what files it may name.
+enum Home {
+    /// Made by the program that loads it, which knows what it names.
+    Program,
+    Folder(PathBuf),
+    Nowhere,
+}
+
+impl Home {
+    fn of(source: &Source) -> Self {
+        match source {
+            Source::Manifest(_) => Self::Program,
+            Source::Bytes(_) => Self::Nowhere,
+            Source::File(path) => match path.parent() {
+                Some(folder) if !folder.as_os_str().is_empty() => Self::Folder(folder.to_owned()),
+                _ => Self::Folder(".".into()),
+            },
+        }
     }
 }
 

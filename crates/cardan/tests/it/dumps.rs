@@ -3,7 +3,7 @@
 use cardan::Fault;
 use wasmparser::{KnownCustom, Parser, Payload};
 
-use crate::support::{Linkage, engine, guest, prebuilt, within};
+use crate::support::{Linkage, engine, guest, guest_importing, prebuilt, within};
 
 /// `_ZN..E` names are what Rust's compiler writes.
 const DEEP: &str = r#"
@@ -86,6 +86,34 @@ fn a_core_dump_is_left_when_one_was_asked_for() {
     plugin.request_core_dump();
     plugin.call("refuse", "").unwrap_err();
     assert_eq!(Dump::read(&plugin.take_core_dump().unwrap()).frames, 0, "it returned");
+}
+
+/// A dump is of one call: nothing is in it of an earlier one, of another plugin, or of the host.
+#[test]
+fn a_core_dump_knows_what_its_call_knew() {
+    let module = guest_importing(
+        r#"(import "extism:host/user" "secret_get" (func $secret (param i64) (result i64)))"#,
+        r#"(func $know (export "know") (call $say (call $secret @"api-key")))
+           (func (export "trap") unreachable)
+           (func (export "know_and_trap") (call $know) unreachable)"#,
+    );
+    let load = || crate::services::builder(&module, "knows", crate::services::everything()).load().unwrap();
+    let plugin = load();
+    let dump = |export: &str| {
+        plugin.request_core_dump();
+        plugin.call(export, "").unwrap_err();
+        Dump::read(&plugin.take_core_dump().unwrap())
+    };
+    assert!(dump("know_and_trap").has(b"s3cret"), "this one knew it");
+    let other = load();
+    for _ in 0..20 {
+        for plugin in [&plugin, &other] {
+            assert_eq!(plugin.call("know", "").unwrap(), b"s3cret");
+        }
+        let dump = dump("trap");
+        assert!(!dump.has(b"s3cret"));
+        assert!(dump.bytes < 64 << 10, "{} bytes", dump.bytes);
+    }
 }
 
 #[derive(Default)]

@@ -1,7 +1,11 @@
 //! The hooks of a plugin's own life.
 
+use std::time::{Duration, Instant};
+
 use cardan::api::lifecycle::{LifeEvent, LifeReason, PluginTick, PluginUnload, TickEvent};
-use cardan::{Circumstances, Dialect, Engine, EngineConfig, ErrorKind, Fault, Held, InstanceMode, Question};
+use cardan::{
+    Circumstances, Dialect, Engine, EngineConfig, ErrorKind, Fault, Held, InstanceMode, Limits, Question,
+};
 use serde_json::json;
 
 use crate::support::{engine, guest};
@@ -60,6 +64,16 @@ fn a_version_that_does_not_accept_is_not_loaded() {
     );
     check("unreachable", ErrorKind::Start(Fault::Trap), "plugin.load: ");
     check(r#"(call $error_set @"broken")"#, ErrorKind::Guest(0), "broken");
+    // Its time is that of a start, also where calls have none.
+    let endless = counting("(loop (br 0))");
+    for snapshot in [cardan::SnapshotPolicy::default(), cardan::SnapshotPolicy::Never] {
+        let limits =
+            Limits { start_deadline: Duration::from_millis(60), deadline: None, ..Limits::default() };
+        let start = Instant::now();
+        let plugin = engine().plugin(endless.as_bytes()).snapshot(snapshot).limits(limits);
+        assert_eq!(plugin.load().unwrap_err().kind(), ErrorKind::Start(Fault::Deadline), "{snapshot:?}");
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    }
 }
 
 /// The document, as the guest sees it.

@@ -275,6 +275,59 @@ fn limits_of_an_operator() {
     assert_eq!(error.fault(), cardan::Fault::Deadline, "lowered");
 }
 
+/// Under an operator's grants a manifest's file names modules in its own folder, wherever links lead.
+#[test]
+fn folders() {
+    let dir = tempfile::tempdir().unwrap();
+    let (plugins, outside) = (dir.path().join("plugins"), dir.path().join("plugins-of-others"));
+    let (small, data) = numbered(5);
+    for folder in [&plugins.join("sub"), &outside] {
+        std::fs::create_dir_all(folder).unwrap();
+        std::fs::write(folder.join("a.wasm"), &small).unwrap();
+    }
+    std::os::unix::fs::symlink(outside.join("a.wasm"), plugins.join("link.wasm")).unwrap();
+    std::os::unix::fs::symlink(&outside, plugins.join("link")).unwrap();
+    std::os::unix::fs::symlink(plugins.join("sub/a.wasm"), plugins.join("near.wasm")).unwrap();
+    let file = plugins.join("it.json");
+    let load = |entry: &serde_json::Value, source: Source, granted: bool| {
+        std::fs::write(&file, json!({ "wasm": [entry] }).to_string()).unwrap();
+        let plugin = engine().plugin(source);
+        if granted { plugin.grants(cardan::Grants::default()) } else { plugin }.load()
+    };
+    let outside_says = "which is not in the manifest's own folder";
+    for (path, says) in [
+        (plugins.join("sub/a.wasm"), None),
+        (plugins.join("near.wasm"), None),
+        (plugins.join("sub/../sub/a.wasm"), None),
+        (outside.join("a.wasm"), Some(outside_says)),
+        (plugins.join("../plugins-of-others/a.wasm"), Some(outside_says)),
+        (plugins.join("link.wasm"), Some(outside_says)),
+        (plugins.join("link/a.wasm"), Some(outside_says)),
+        ("/etc/hostname".into(), Some(outside_says)),
+        (plugins.join("nothing.wasm"), Some("entity not found")),
+    ] {
+        let entry = json!({ "path": path });
+        let found = load(&entry, Source::from(&*file), true).err().map(|error| error.message().to_owned());
+        let as_expected = match (&found, says) {
+            (Some(found), Some(says)) => found.contains(says),
+            (found, says) => found.is_none() && says.is_none(),
+        };
+        assert!(as_expected, "{path:?}: {found:?}");
+        // An embedder's own manifests name what they like.
+        if path.exists() && path.starts_with(dir.path()) {
+            load(&entry, Source::from(&*file), false).unwrap();
+        }
+    }
+    // What is in memory is in no folder.
+    let text = |entry: &serde_json::Value| Source::from(json!({ "wasm": [entry] }).to_string().into_bytes());
+    let near = json!({ "path": plugins.join("sub/a.wasm") });
+    let error = load(&near, text(&near), true).unwrap_err();
+    assert!(error.message().contains("is in no folder itself"), "{error}");
+    load(&near, text(&near), false).unwrap();
+    let held = json!({ "data": data });
+    load(&held, text(&held), true).unwrap();
+}
+
 #[test]
 fn files() {
     let missing = guests().join("prebuilt/nothing.wasm");

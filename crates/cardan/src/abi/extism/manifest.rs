@@ -49,7 +49,8 @@ pub struct MemoryLimits {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WasmEntry {
-    /// A file, relative to the working directory.
+    /// A file, relative to the working directory. Under an operator's grants it has to lie in the folder of
+    /// the manifest's file, or below.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
     /// The module itself in base64, standard alphabet with padding.
@@ -133,6 +134,12 @@ impl Manifest {
         }
     }
 
+    /// Names every module's file as it is after links, and refuses those outside of `folder`. `None` is where
+    /// there is no folder to be in.
+    pub(crate) fn confine(&mut self, folder: Option<&Path>) -> Result<(), Error> {
+        self.wasm.iter_mut().try_for_each(|entry| entry.confine(folder))
+    }
+
     /// Gets every module's bytes. `fetch` gets those that have an address.
     pub(crate) fn modules(
         &self,
@@ -174,6 +181,27 @@ impl WasmEntry {
         }
     }
 
+    fn confine(&mut self, folder: Option<&Path>) -> Result<(), Error> {
+        let Some(path) = &mut self.path else { return Ok(()) };
+        let Some(folder) = folder else {
+            return Err(Error::source(format!(
+                "its manifest names the file {path:?}, and is in no folder itself: put the module into the \
+                 manifest as `data`, or the manifest into a file beside the module"
+            )));
+        };
+        let failed = |path: &Path, error| module::unreadable(path, &error);
+        let inside = folder.canonicalize().map_err(|error| failed(folder, error))?;
+        let real = path.canonicalize().map_err(|error| failed(path, error))?;
+        if !real.starts_with(&inside) {
+            return Err(Error::source(format!(
+                "its manifest names the file {path:?}, which is not in the manifest's own folder {inside:?}: put \
+                 the module beside the manifest, itself and not a link, and name it there"
+            )));
+        }
+        *path = real;
+        Ok(())
+    }
+
     fn bytes(
         &self,
         fetch: &dyn Fn(crate::grants::HttpExchange) -> Result<Vec<u8>, Error>,
@@ -205,6 +233,7 @@ impl WasmEntry {
     fn request(&self, url: &str) -> Result<crate::grants::HttpExchange, Error> {
         let url = url.parse().map_err(|error| Error::format(format!("{url:?} is no address: {error}")))?;
         Ok(crate::grants::HttpExchange {
+            plugin: "".into(),
             method: self.method.as_deref().unwrap_or("GET").to_ascii_uppercase(),
             url,
             headers: self.headers.clone().unwrap_or_default().into_iter().collect(),

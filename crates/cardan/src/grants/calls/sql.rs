@@ -45,6 +45,7 @@ impl Authority {
             return Err(self.missing(function.name, "sql"));
         };
         let query = SqlQuery {
+            plugin: self.plugin.clone(),
             connection: connection.clone(),
             access: scope.access,
             statement: query.sql,

@@ -131,10 +131,12 @@ impl Authority {
                 cache.set(key, value, live).await.map(|()| Outcome::default()).map_err(failed)
             }
             Operation::CacheDelete => cache.delete(key).await.map(|()| Outcome::default()).map_err(failed),
-            Operation::CacheFill => match cache.lookup_or_claim(key).await.map_err(failed)? {
-                CacheLookup::Hit(value) => Ok(value.into()),
-                CacheLookup::Claimed(claim) => Ok(Outcome { claim: Some(claim), ..Outcome::default() }),
-            },
+            Operation::CacheFill => {
+                match cache.lookup_or_claim(key, self.plugin.clone()).await.map_err(failed)? {
+                    CacheLookup::Hit(value) => Ok(value.into()),
+                    CacheLookup::Claimed(claim) => Ok(Outcome { claim: Some(claim), ..Outcome::default() }),
+                }
+            }
             _ => cache.get(key).await.map(|value| value.unwrap_or_default().into()).map_err(failed),
         }
     }

@@ -213,6 +213,44 @@ fn connections_that_ask_nothing() {
 }
 
 #[test]
+fn connections_that_ask_nothing_more() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    block_on(async {
+        let house = House::open().await;
+        let mut follower = tokio::net::TcpStream::connect(house.address).await.unwrap();
+        follower
+            .write_all(b"GET /api/v1/events?follow=true HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            .await
+            .unwrap();
+        let mut idle = Vec::new();
+        for _ in 0..300 {
+            let mut stream = tokio::net::TcpStream::connect(house.address).await.unwrap();
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+            let mut answer = [0; 15];
+            let answered = tokio::time::timeout(Duration::from_secs(2), stream.read_exact(&mut answer)).await;
+            answered.expect("it waits behind those who ask nothing more").unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 200 OK");
+            idle.push(stream);
+        }
+        let asked = tokio::time::timeout(Duration::from_secs(2), house.get("/healthz")).await;
+        assert_eq!(asked.expect("a probe waits behind those who ask nothing more").status, 200);
+        let mut rest = Vec::new();
+        let newest = idle.last_mut().unwrap().read_to_end(&mut rest);
+        _ = tokio::time::timeout(Duration::from_secs(20), newest).await.expect("it is kept open");
+        // Whoever follows is not idle, however little happens.
+        house.post("/api/v1/plugins/guard:disable", &json!(null)).await.ok();
+        let mut text = String::new();
+        while !text.contains("disabled") {
+            let mut piece = [0; 4096];
+            let read = tokio::time::timeout(Duration::from_secs(5), follower.read(&mut piece)).await;
+            let length = read.expect("the follower is told nothing").unwrap();
+            assert_ne!(length, 0, "the follower was sent away: {text}");
+            text.push_str(&String::from_utf8_lossy(&piece[..length]));
+        }
+    });
+}
+
+#[test]
 fn what_operators_are_not_told() {
     block_on(async {
         let house = House::guarded().await;

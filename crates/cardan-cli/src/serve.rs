@@ -253,7 +253,7 @@ pub(crate) fn apply(
     manager.apply_with(plugins, pairings).map_err(not_applied)
 }
 
-fn not_applied(ApplyError(wrong): ApplyError) -> Failure {
+pub(crate) fn not_applied(ApplyError(wrong): ApplyError) -> Failure {
     Failure::unusable(wrong.join("\n"))
 }
 

@@ -22,6 +22,7 @@ use crate::spread::mix;
 use crate::state::StateDir;
 use crate::version::{Run, Version};
 use crate::visit::{Opening, Visit};
+use crate::watch::{Scan, is_about};
 
 /// The session of clients that name none.
 const SESSION: &str = "default";
@@ -117,7 +118,47 @@ impl Manager {
     ///
     /// Those of [`Manager::apply`].
     pub fn apply_with(&self, specs: &[PluginSpec], pairings: Vec<Pairing>) -> Result<Applied, ApplyError> {
-        self.deploy(specs, pairings, Unloadable::Refuse)
+        self.apply_beside(specs, &Scan::default(), pairings)
+    }
+
+    /// As [`Manager::apply_with`]: `folder` is what the watched folder holds. A plugin that files name no more and
+    /// the folder does is taken over in the same step, so that nobody misses it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Manager::apply`], also for plugins that are taken over.
+    pub fn apply_beside(
+        &self,
+        specs: &[PluginSpec],
+        folder: &Scan,
+        pairings: Vec<Pairing>,
+    ) -> Result<Applied, ApplyError> {
+        let moved = self.moved(specs, folder)?;
+        let specs: Vec<PluginSpec> = specs.iter().cloned().chain(moved).collect();
+        self.deploy(&specs, pairings, Unloadable::Refuse)
+    }
+
+    /// What a file names at this moment, `specs` no more, and the folder instead.
+    fn moved(&self, specs: &[PluginSpec], folder: &Scan) -> Result<Vec<PluginSpec>, ApplyError> {
+        let (mut moved, mut wrong) = (Vec::new(), Vec::new());
+        for plugin in &self.snapshot().plugins {
+            let before = plugin.spec();
+            if before.owner != Owner::File || specs.iter().any(|spec| spec.name == before.name) {
+                continue;
+            }
+            if let Some(found) = folder.specs.iter().find(|found| found.name == before.name) {
+                moved.push(PluginSpec { owner: Owner::Folder, ..found.clone() });
+            } else if let Some((path, why)) = folder.problems.iter().find(|(path, _)| is_about(path, before))
+            {
+                let name = &before.name;
+                let path = path.display();
+                wrong.push(format!(
+                    "plugin {name}: no configuration file names it any more, and what the folder of plugins says \
+                     instead cannot be meant: {path}: {why}"
+                ));
+            }
+        }
+        if wrong.is_empty() { Ok(moved) } else { Err(ApplyError(wrong)) }
     }
 
     /// The first deployment after [`Manager::restore`]: as [`Manager::apply_with`], but where a plugin's file

@@ -456,7 +456,7 @@ impl Manager {
         if let Some(requested) = &spec.requested {
             plugin = plugin.requests(requested.clone());
         }
-        plugin.load().map_err(|error| error.to_string())
+        plugin.load().map_err(|error| spec.redacted(&error.to_string(), usize::MAX))
     }
 
     /// Refuses plugins of conventions that the runtime does not have. Manifests of other systems imply theirs; a

@@ -133,32 +133,7 @@ impl Manager {
         folder: &Scan,
         pairings: Vec<Pairing>,
     ) -> Result<Applied, ApplyError> {
-        let moved = self.moved(specs, folder)?;
-        let specs: Vec<PluginSpec> = specs.iter().cloned().chain(moved).collect();
-        self.deploy(&specs, pairings, Unloadable::Refuse)
-    }
-
-    /// What a file names at this moment, `specs` no more, and the folder instead.
-    fn moved(&self, specs: &[PluginSpec], folder: &Scan) -> Result<Vec<PluginSpec>, ApplyError> {
-        let (mut moved, mut wrong) = (Vec::new(), Vec::new());
-        for plugin in &self.snapshot().plugins {
-            let before = plugin.spec();
-            if before.owner != Owner::File || specs.iter().any(|spec| spec.name == before.name) {
-                continue;
-            }
-            if let Some(found) = folder.specs.iter().find(|found| found.name == before.name) {
-                moved.push(PluginSpec { owner: Owner::Folder, ..found.clone() });
-            } else if let Some((path, why)) = folder.problems.iter().find(|(path, _)| is_about(path, before))
-            {
-                let name = &before.name;
-                let path = path.display();
-                wrong.push(format!(
-                    "plugin {name}: no configuration file names it any more, and what the folder of plugins says \
-                     instead cannot be meant: {path}: {why}"
-                ));
-            }
-        }
-        if wrong.is_empty() { Ok(moved) } else { Err(ApplyError(wrong)) }
+        self.deploy(specs, folder, pairings, Unloadable::Refuse)
     }
 
     /// The first deployment after [`Manager::restore`]: as [`Manager::apply_with`], but where a plugin's file
@@ -168,21 +143,22 @@ impl Manager {
     ///
     /// Those of [`Manager::apply`], for plugins that were not active before.
     pub fn start_with(&self, specs: &[PluginSpec], pairings: Vec<Pairing>) -> Result<Applied, ApplyError> {
-        self.deploy(specs, pairings, Unloadable::KeepLastGood)
+        self.deploy(specs, &Scan::default(), pairings, Unloadable::KeepLastGood)
     }
 
     fn deploy(
         &self,
         specs: &[PluginSpec],
+        folder: &Scan,
         pairings: Vec<Pairing>,
         unloadable: Unloadable,
     ) -> Result<Applied, ApplyError> {
         let change = self.begin();
         let old = &change.old;
-        let mut wrong = Vec::new();
+        let (moved, mut wrong) = moved(old, specs, folder);
         let mut plugins: Vec<Arc<Installed>> = Vec::new();
         let (mut loaded, mut kept) = (Vec::new(), Vec::new());
-        for spec in specs {
+        for spec in specs.iter().chain(&moved) {
             if plugins.iter().any(|plugin| **plugin.name() == spec.name) {
                 wrong.push(format!("plugin {}: there are two of this name; rename one", spec.name));
                 continue;
@@ -475,6 +451,37 @@ impl Manager {
             Abi::Extism
         ))
     }
+}
+
+/// What a file named before, `specs` do no more, and the folder does instead; and what is wrong with that.
+fn moved(old: &Snapshot, specs: &[PluginSpec], folder: &Scan) -> (Vec<PluginSpec>, Vec<String>) {
+    let (mut moved, mut wrong) = (Vec::new(), Vec::new());
+    for plugin in &old.plugins {
+        let before = plugin.spec();
+        if before.owner != Owner::File || specs.iter().any(|spec| spec.name == before.name) {
+            continue;
+        }
+        let named = folder.specs.iter().find(|found| found.name == before.name);
+        // It may be called otherwise there.
+        let found =
+            named.or_else(|| folder.specs.iter().find(|found| is_same(&found.source, &before.source)));
+        if let Some(found) = found {
+            if !moved.iter().any(|spec: &PluginSpec| spec.name == found.name) {
+                moved.push(PluginSpec { owner: Owner::Folder, ..found.clone() });
+            }
+        } else if let Some((path, why)) = folder.problems.iter().find(|(path, _)| is_about(path, before)) {
+            let (name, path) = (&before.name, path.display());
+            wrong.push(format!(
+                "plugin {name}: no configuration file names it any more, and what the folder of plugins says instead \
+                 cannot be meant: {path}: {why}"
+            ));
+        }
+    }
+    (moved, wrong)
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    one == other || matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
 /// What follows when a plugin that was active cannot be loaded as it is wished.

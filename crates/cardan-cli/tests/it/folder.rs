@@ -69,8 +69,13 @@ fn a_guard_that_moves() {
     });
     let clients: Vec<_> = clients.collect();
     let owner = || house.run(&["get", "plugins", "-o", "json"]).json()["plugins"][0]["owner"].clone();
-    for _ in 0..10 {
+    let renamed =
+        json!([{ "name": "other", "source": "plugins/guard.wasm", "limits": { "deadline": "20s" } }]);
+    for _ in 0..6 {
         assert_eq!(owner(), "file");
+        reload(&house, &json!([]), "plugins generation=");
+        assert_eq!(owner(), "folder");
+        reload(&house, &renamed, "plugins generation=");
         reload(&house, &json!([]), "plugins generation=");
         assert_eq!(owner(), "folder");
         reload(&house, &filed, "plugins generation=");

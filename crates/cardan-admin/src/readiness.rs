@@ -1,22 +1,34 @@
 //! Whether the process is ready for traffic, and if not, why.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// What keeps a process from being ready. Clones are the same one. Begins as not ready.
 #[derive(Debug, Clone)]
 pub struct Readiness {
     reasons: Arc<Mutex<Vec<String>>>,
+    serves_at: Arc<OnceLock<SocketAddr>>,
 }
 
 impl Readiness {
     /// Not ready, for this reason.
     pub fn waiting(reason: &str) -> Self {
-        Self { reasons: Arc::new(Mutex::new(vec![reason.to_owned()])) }
+        Self { reasons: Arc::new(Mutex::new(vec![reason.to_owned()])), serves_at: Arc::default() }
     }
 
     /// Ready from now on.
     pub fn ready(&self) {
         self.lock().clear();
+    }
+
+    /// Where clients are served from now on. Said once.
+    pub fn serves_at(&self, address: SocketAddr) {
+        let _ = self.serves_at.set(address);
+    }
+
+    /// Where clients are served, once they are.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.serves_at.get().copied()
     }
 
     /// Not ready from now on, as when it was told to stop.

@@ -14,7 +14,7 @@ use axum::response::{IntoResponse as _, Response};
 use cardan_manager::Manager;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use percent_encoding::percent_decode_str;
@@ -28,15 +28,13 @@ use crate::access::{Access, ExposedError};
 use crate::app::App;
 use crate::host::Host;
 use crate::problem::Problem;
-use crate::silent::{FirstHead, Silent};
+use crate::silent::{Answering, Place, Silent};
 use crate::{api, facade, health, metrics, openapi};
 
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 256;
 /// Bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 32 << 10;
-/// A client may take this long for a head, also between two requests. For the first there is less.
-const HEAD_READ: Duration = Duration::from_secs(30);
 /// A client that takes nothing of an answer for so long loses it.
 const SEND_STALL: Duration = Duration::from_secs(30);
 /// A client may take this long for a body.
@@ -99,12 +97,13 @@ impl Admin {
                 () = &mut shutdown => break,
                 permit = place(&permits, &silent) => permit,
             };
-            let (first_head, overdue) = silent.expect();
-            let ended = first_head.clone();
-            let router = router.clone().layer(axum::Extension(Peer(peer))).layer(axum::Extension(first_head));
+            let seat = silent.enter();
+            let overdue = seat.overdue();
+            let router =
+                router.clone().layer(axum::Extension(Peer(peer))).layer(axum::Extension(seat.clone()));
             let watcher = graceful.watcher();
             connections.spawn(async move {
-                let stream = TokioIo::new(Steady::new(stream));
+                let stream = TokioIo::new(Steady::new(stream, seat.clone()));
                 let service = TowerToHyperService::new(router);
                 let served = builder().serve_connection(stream, service);
                 tokio::select! {
@@ -112,10 +111,10 @@ impl Admin {
                         tracing::debug!(target: "cardan::admin", %peer, %error, "connection ended early");
                     },
                     () = overdue => {
-                        tracing::debug!(target: "cardan::admin", %peer, "closed: it asked nothing");
+                        tracing::debug!(target: "cardan::admin", %peer, "closed: it asked nothing for too long, or another one needed its place");
                     }
                 }
-                ended.arrived();
+                seat.leave();
                 drop(permit);
             });
         }
@@ -130,18 +129,24 @@ impl Admin {
 
 fn builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_READ).max_buf_size(HEAD_BYTES_MAX);
+    // How long a head may take is a matter of its place.
+    builder.max_buf_size(HEAD_BYTES_MAX);
     builder
 }
 
-/// One of the places, for which a connection that has asked nothing yet may have to go. `None` only when there
+/// One of the places, for which a connection on which nothing is asked may have to go. `None` only when there
 /// are none any more.
 async fn place(permits: &Arc<Semaphore>, silent: &Silent) -> Option<OwnedSemaphorePermit> {
     if let Ok(permit) = permits.clone().try_acquire_owned() {
         return Some(permit);
     }
-    silent.close_oldest();
-    permits.clone().acquire_owned().await.ok()
+    let freed = permits.clone().acquire_owned();
+    let mut freed = std::pin::pin!(freed);
+    tokio::select! {
+        permit = &mut freed => return permit.ok(),
+        () = silent.close_oldest() => {}
+    }
+    freed.await.ok()
 }
 
 async fn accept(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
@@ -208,9 +213,11 @@ async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Resp
 
 /// What every answer has, and how long its request may take to arrive.
 async fn finish(request: Request, next: Next) -> Response {
-    if let Some(first_head) = request.extensions().get::<FirstHead>() {
-        first_head.arrived();
-    }
+    let place = request.extensions().get::<Place>().cloned();
+    let answering = place.map(|place| {
+        place.asked();
+        Answering(place)
+    });
     let request = request.map(|body| axum::body::Body::new(Timely::new(body)));
     let mut response = if percent_decode_str(request.uri().path()).decode_utf8().is_ok() {
         next.run(request).await
@@ -227,7 +234,33 @@ async fn finish(request: Request, next: Next) -> Response {
     for (name, value) in fields {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
-    response
+    response.map(|body| axum::body::Body::new(Answer { body, _answering: answering }))
+}
+
+/// The body of an answer, which is complete when hyper drops it.
+struct Answer {
+    body: axum::body::Body,
+    _answering: Option<Answering>,
+}
+
+impl hyper::body::Body for Answer {
+    type Data = bytes::Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// A body that has to be there in time.
@@ -271,6 +304,7 @@ impl hyper::body::Body for Timely {
 #[derive(Debug)]
 struct Steady {
     stream: TcpStream,
+    place: Place,
     /// Rings when nothing has come or gone for long.
     quiet: Pin<Box<Sleep>>,
     alarm: Option<Pin<Box<Sleep>>>,
@@ -278,9 +312,9 @@ struct Steady {
 }
 
 impl Steady {
-    fn new(stream: TcpStream) -> Self {
+    fn new(stream: TcpStream, place: Place) -> Self {
         let quiet = Box::pin(sleep_until(Instant::now() + QUIET));
-        Self { stream, quiet, alarm: None, waiting: false }
+        Self { stream, place, quiet, alarm: None, waiting: false }
     }
 
     fn stir(&mut self) {
@@ -338,7 +372,12 @@ impl AsyncWrite for Steady {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        // Hyper flushes once it has nothing left to write.
+        let polled = Pin::new(&mut self.stream).poll_flush(cx);
+        if polled.is_ready() {
+            self.place.flushed();
+        }
+        polled
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use cardan::Engine;
 use cardan_admin::{Configuration, ConfigurationError, Document, Tokens};
 use cardan_gateway::Gateway;
-use cardan_manager::{Applied, FolderWatch, Manager, PluginSpec};
+use cardan_manager::{FolderWatch, Manager, PluginSpec};
 use sha2::{Digest as _, Sha256};
 
 use crate::advice;
@@ -16,7 +16,7 @@ use crate::config::{
     environment, key_of,
 };
 use crate::output::Failure;
-use crate::serve::{apply, report, warn};
+use crate::serve::{apply, not_applied, report, warn};
 
 /// What a running gateway needs to take another configuration.
 #[derive(Debug)]
@@ -147,11 +147,14 @@ impl Reloads {
         // to be.
         let pairing = self.gateway.pairing(resolved.gateway);
         let pairing = pairing.map_err(|error| Failure::unusable(error.named(key_of)))?;
-        let applied: Applied = apply(&self.manager, &resolved.plugins, vec![pairing])?;
-        self.tokens.replace(resolved.admin.tokens);
-        // What the file says about the folder's plugins may be something else now.
+        let found = resolved.folder.as_ref().map(PluginFolder::found).unwrap_or_default();
+        let applied = self.manager.apply_beside(&resolved.plugins, &found, vec![pairing]);
+        let applied = applied.map_err(not_applied)?;
+        // What the file says about the folder's plugins may be something else now: whoever watches for what it
+        // said before has to end before taking anything out.
         let before = self.folder().take();
         drop(before);
+        self.tokens.replace(resolved.admin.tokens);
         let folder = resolved.folder.map(|folder| Folder::start(&self.manager, folder));
         *self.folder() = folder;
         warn(&advice::about(&resolved.plugins, &resolved.entries, &self.manager.snapshot()));

@@ -10,6 +10,7 @@ use cardan::{Engine, EngineConfig, Services};
 use cardan_admin::{Readiness, Tokens};
 use cardan_gateway::Gateway;
 use cardan_manager::{Applied, ApplyError, Bindings, Manager, Pairing, PluginSpec, StateDir};
+use cardan_services::MetricsRegistry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -22,6 +23,7 @@ use crate::otlp;
 use crate::output::{self, Failure};
 use crate::reload::{Fixed, Folder, LiveConfiguration, Reloads};
 use crate::state;
+use crate::stored;
 
 pub(crate) fn run(shared: &Shared, args: &Serve) -> Result<(), Failure> {
     log(shared, "info")?;
@@ -83,7 +85,7 @@ pub(crate) fn serve(
         config_path: path,
         cache_dir: cache_dir(shared),
         kv,
-        metrics,
+        metrics: metrics.clone(),
         dropped: otlp.as_ref().map(|otlp| otlp.dropped.clone()),
     };
     let admin_listen = at.admin.unwrap_or(resolved.admin.listen);
@@ -115,10 +117,11 @@ pub(crate) fn serve(
         plugins: Mutex::new(resolved.plugins),
     });
     configuration.begin(reloads.clone());
-    let beside = Beside { readiness, admin, otlp };
+    let beside = Beside { readiness, admin, otlp, metrics };
     let outcome = runtime.block_on(async {
         let (listener, address) = bind(at.gateway.unwrap_or(resolved.listen)).await?;
         let signals = Signals::new(hangups)?;
+        beside.readiness.serves_at(address);
         beside.readiness.ready();
         ready(address)?;
         until_stopped(listener, signals, reloads, beside).await
@@ -144,6 +147,7 @@ struct Beside {
     readiness: Readiness,
     admin: Option<admin::Serving>,
     otlp: Option<otlp::Reporting>,
+    metrics: MetricsRegistry,
 }
 
 async fn until_stopped(
@@ -152,9 +156,10 @@ async fn until_stopped(
     reloads: Arc<Reloads>,
     beside: Beside,
 ) -> Result<(), Failure> {
-    let Beside { readiness, admin, otlp } = beside;
+    let Beside { readiness, admin, otlp, metrics } = beside;
     let (manager, gateway) = (reloads.manager.clone(), reloads.gateway.clone());
     let supervision = tokio::spawn(manager.clone().supervise());
+    let tidying = tokio::spawn(stored::forget_the_gone(manager.clone(), metrics));
     let Signals { reload, mut stop } = signals;
     let reloads = tokio::spawn(reloads.on(reload));
     let (drain, told) = tokio::sync::oneshot::channel();
@@ -174,6 +179,7 @@ async fn until_stopped(
     };
     reloads.abort();
     supervision.abort();
+    tidying.abort();
     if outcome.is_ok() {
         manager.say_goodbye().await;
         let stop_admin = async {
@@ -253,7 +259,7 @@ pub(crate) fn apply(
     manager.apply_with(plugins, pairings).map_err(not_applied)
 }
 
-fn not_applied(ApplyError(wrong): ApplyError) -> Failure {
+pub(crate) fn not_applied(ApplyError(wrong): ApplyError) -> Failure {
     Failure::unusable(wrong.join("\n"))
 }
 

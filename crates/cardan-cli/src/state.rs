@@ -74,7 +74,7 @@ pub(crate) fn open(config: &Path, entry: &StateEntry) -> Result<Option<StateDir>
 fn hold(dir: &Path) -> Result<StateDir, Failure> {
     for look in 0..HELD_LOOKS {
         match StateDir::open(dir) {
-            Err(why) if is_held(&why) => {
+            Err(why @ StateError::InUse(_)) => {
                 if look == 0 {
                     tracing::info!(%why, "waiting for it");
                 }
@@ -84,10 +84,6 @@ fn hold(dir: &Path) -> Result<StateDir, Failure> {
         }
     }
     StateDir::open(dir).map_err(Failure::unusable)
-}
-
-fn is_held(why: &StateError) -> bool {
-    why.to_string().contains("in use by another process")
 }
 
 /// As systemd says, or the place the XDG base directory specification has, with a folder for each

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use cardan::api::grants::KvLimits;
 use cardan::{KvEntry, KvScan, KvSpace, KvStore, SampleKind, ServiceFailure};
 use cardan_admin::{KeyValues, KvError, Measured, MeasuredKind, MeasuredValue};
-use cardan_manager::Manager;
+use cardan_manager::{EventKind, Manager};
 use cardan_services::{BUCKETS, MetricFamily, MetricsRegistry, Number};
 use tokio::runtime::Handle;
+use tokio::sync::broadcast::error::RecvError;
 
 /// Bytes of one page of keys and their values.
 const PAGE_BYTES_MAX: usize = 1 << 20;
@@ -72,6 +73,25 @@ impl KeyValues for StoredValues {
 
     fn delete(&self, plugin: &str, key: &str) -> Result<(), KvError> {
         self.wait(self.store.delete(&self.space(plugin), key.to_owned())).map(drop)
+    }
+}
+
+/// Forgets what plugins measured once they are gone, for as long as the manager is there.
+pub(crate) async fn forget_the_gone(manager: Manager, metrics: MetricsRegistry) {
+    let mut events = manager.ledger().follow_events();
+    loop {
+        match events.recv().await.map(|event| event.kind.clone()) {
+            // Told of at the end of every change, so that a plugin that is there again is known to be.
+            Ok(EventKind::Applied { .. }) | Err(RecvError::Lagged(_)) => {
+                let snapshot = manager.snapshot();
+                let is_there = |name: &str| snapshot.plugins().any(|plugin| **plugin.name() == *name);
+                let measured = metrics.families().into_iter().map(|family| family.plugin);
+                let dropped = metrics.dropped().into_iter().map(|(plugin, _)| plugin);
+                measured.chain(dropped).filter(|name| !is_there(name)).for_each(|name| metrics.forget(&name));
+            }
+            Ok(_) => {}
+            Err(RecvError::Closed) => return,
+        }
     }
 }
 

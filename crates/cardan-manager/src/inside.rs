@@ -2,6 +2,7 @@
 
 use cardan::{LogTail, Plugin};
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::control::{Activated, ControlError, missing};
 use crate::manager::Manager;
@@ -18,14 +19,30 @@ pub struct VersionLog {
 }
 
 impl Manager {
-    /// What the guests of a plugin's active version logged after its line `after`, at most `max` lines of it.
+    /// What the guests of a plugin's active version logged after its line `after`, at most `max` lines of it, and
+    /// without values of its configuration.
     ///
     /// # Errors
     ///
     /// [`ControlError::NotFound`].
     pub fn log_tail(&self, name: &str, after: u64, max: usize) -> Result<VersionLog, ControlError> {
         let (plugin, version) = self.active(name)?;
-        Ok(VersionLog { version, tail: plugin.log_tail(after, max) })
+        let mut tail = plugin.log_tail(after, max);
+        if !tail.lines.is_empty() {
+            let spec = self.spec(name)?;
+            tail.lines.iter_mut().for_each(|line| line.text = spec.redacted(&line.text, usize::MAX).into());
+        }
+        Ok(VersionLog { version, tail })
+    }
+
+    /// Changes with every line that the active version's guests log, for following [`Manager::log_tail`]. It ends
+    /// with the version.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError::NotFound`].
+    pub fn log_follow(&self, name: &str) -> Result<watch::Receiver<u64>, ControlError> {
+        Ok(self.active(name)?.0.log_follow())
     }
 
     /// Gives a plugin that was loaded through the admin API another configuration, as a new version of it.

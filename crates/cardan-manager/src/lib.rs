@@ -9,6 +9,7 @@
 
 // In reading order: each knows only those above it.
 mod decision;
+mod redact;
 mod rule;
 mod seat;
 mod spec;
@@ -45,7 +46,7 @@ mod resolve;
 
 mod inside;
 
-pub use cardan::{LogLine, LogTail, Usage};
+pub use cardan::{LogLine, LogTail, SnapshotState, Tier, Usage};
 pub use chain::{Chain, Consulted};
 pub use control::{Activated, ControlError};
 pub use decision::{Decision, Outcome, TraceContext};

@@ -22,6 +22,7 @@ use crate::spread::mix;
 use crate::state::StateDir;
 use crate::version::{Run, Version};
 use crate::visit::{Opening, Visit};
+use crate::watch::{Scan, is_about};
 
 /// The session of clients that name none.
 const SESSION: &str = "default";
@@ -117,7 +118,22 @@ impl Manager {
     ///
     /// Those of [`Manager::apply`].
     pub fn apply_with(&self, specs: &[PluginSpec], pairings: Vec<Pairing>) -> Result<Applied, ApplyError> {
-        self.deploy(specs, pairings, Unloadable::Refuse)
+        self.apply_beside(specs, &Scan::default(), pairings)
+    }
+
+    /// As [`Manager::apply_with`]: `folder` is what the watched folder holds. A plugin that files name no more and
+    /// the folder does is taken over in the same step, so that nobody misses it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Manager::apply`], also for plugins that are taken over.
+    pub fn apply_beside(
+        &self,
+        specs: &[PluginSpec],
+        folder: &Scan,
+        pairings: Vec<Pairing>,
+    ) -> Result<Applied, ApplyError> {
+        self.deploy(specs, folder, pairings, Unloadable::Refuse)
     }
 
     /// The first deployment after [`Manager::restore`]: as [`Manager::apply_with`], but where a plugin's file
@@ -127,21 +143,22 @@ impl Manager {
     ///
     /// Those of [`Manager::apply`], for plugins that were not active before.
     pub fn start_with(&self, specs: &[PluginSpec], pairings: Vec<Pairing>) -> Result<Applied, ApplyError> {
-        self.deploy(specs, pairings, Unloadable::KeepLastGood)
+        self.deploy(specs, &Scan::default(), pairings, Unloadable::KeepLastGood)
     }
 
     fn deploy(
         &self,
         specs: &[PluginSpec],
+        folder: &Scan,
         pairings: Vec<Pairing>,
         unloadable: Unloadable,
     ) -> Result<Applied, ApplyError> {
         let change = self.begin();
         let old = &change.old;
-        let mut wrong = Vec::new();
+        let (moved, mut wrong) = moved(old, specs, folder);
         let mut plugins: Vec<Arc<Installed>> = Vec::new();
         let (mut loaded, mut kept) = (Vec::new(), Vec::new());
-        for spec in specs {
+        for spec in specs.iter().chain(&moved) {
             if plugins.iter().any(|plugin| **plugin.name() == spec.name) {
                 wrong.push(format!("plugin {}: there are two of this name; rename one", spec.name));
                 continue;
@@ -415,7 +432,7 @@ impl Manager {
         if let Some(requested) = &spec.requested {
             plugin = plugin.requests(requested.clone());
         }
-        plugin.load().map_err(|error| error.to_string())
+        plugin.load().map_err(|error| spec.redacted(&error.to_string(), usize::MAX))
     }
 
     /// Refuses plugins of conventions that the runtime does not have. Manifests of other systems imply theirs; a
@@ -436,6 +453,37 @@ impl Manager {
             Abi::Extism
         ))
     }
+}
+
+/// What a file named before, `specs` do no more, and the folder does instead; and what is wrong with that.
+fn moved(old: &Snapshot, specs: &[PluginSpec], folder: &Scan) -> (Vec<PluginSpec>, Vec<String>) {
+    let (mut moved, mut wrong) = (Vec::new(), Vec::new());
+    for plugin in &old.plugins {
+        let before = plugin.spec();
+        if before.owner != Owner::File || specs.iter().any(|spec| spec.name == before.name) {
+            continue;
+        }
+        let named = folder.specs.iter().find(|found| found.name == before.name);
+        // It may be called otherwise there.
+        let found =
+            named.or_else(|| folder.specs.iter().find(|found| is_same(&found.source, &before.source)));
+        if let Some(found) = found {
+            if !moved.iter().any(|spec: &PluginSpec| spec.name == found.name) {
+                moved.push(PluginSpec { owner: Owner::Folder, ..found.clone() });
+            }
+        } else if let Some((path, why)) = folder.problems.iter().find(|(path, _)| is_about(path, before)) {
+            let (name, path) = (&before.name, path.display());
+            wrong.push(format!(
+                "plugin {name}: no configuration file names it any more, and what the folder of plugins says instead \
+                 cannot be meant: {path}: {why}"
+            ));
+        }
+    }
+    (moved, wrong)
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    one == other || matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
 /// What follows when a plugin that was active cannot be loaded as it is wished.

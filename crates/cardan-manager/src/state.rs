@@ -41,11 +41,23 @@ pub struct StateDir {
 
 /// Why there is no state directory.
 #[derive(Debug)]
-pub struct StateError(String);
+pub enum StateError {
+    /// Another process holds it.
+    InUse(PathBuf),
+    /// It cannot be made, read or written, or holds what this Cardan cannot read; in words.
+    Unusable(String),
+}
 
 impl fmt::Display for StateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match self {
+            Self::InUse(dir) => write!(
+                f,
+                "the state directory {} is in use by another process; give each its own (state: {{dir: ...}})",
+                dir.display()
+            ),
+            Self::Unusable(why) => f.write_str(why),
+        }
     }
 }
 
@@ -94,7 +106,7 @@ impl StateDir {
     /// When it cannot be made or read, another process holds it, or it was written by a later Cardan.
     pub fn open(dir: &Path) -> Result<Self, StateError> {
         let fail = |what: &str, error: io::Error| {
-            StateError(format!("the state directory {} cannot be {what}: {error}", dir.display()))
+            StateError::Unusable(format!("the state directory {} cannot be {what}: {error}", dir.display()))
         };
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700);
@@ -103,12 +115,7 @@ impl StateDir {
         let lock = lock.map_err(|error| fail("written", error))?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(StateError(format!(
-                    "the state directory {} is in use by another process; give each its own (state: {{dir: ...}})",
-                    dir.display()
-                )));
-            }
+            Err(TryLockError::WouldBlock) => return Err(StateError::InUse(dir.to_owned())),
             Err(TryLockError::Error(error)) => return Err(fail("locked", error)),
         }
         let written = match fs::read_to_string(dir.join(DOCUMENT)) {
@@ -264,7 +271,7 @@ fn read(text: &str, dir: &Path) -> Result<Document, StateError> {
     }
     let fail = |why: String| {
         let document = dir.join(DOCUMENT);
-        StateError(format!("{}: {why}; move it away to start without it", document.display()))
+        StateError::Unusable(format!("{}: {why}; move it away to start without it", document.display()))
     };
     let Format { format } = serde_json::from_str(text).map_err(|error| fail(error.to_string()))?;
     if format > FORMAT {

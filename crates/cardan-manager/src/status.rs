@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use cardan::Usage;
+use cardan::{SnapshotState, Tier, Usage};
 use cardan_api::{BodyNeed, Capability, Dialect, Fault, FaultPolicy, InstanceMode, Limits, Phase};
 use serde::Serialize;
 use serde_json::Value;
@@ -19,6 +19,9 @@ use crate::spec::{About, BindingSpec, HealthPolicy, Owner};
 use crate::state::VersionRecord;
 use crate::tally::HookCounts;
 use crate::version::Version;
+
+/// Most bytes of why there is no snapshot, which may quote the guest.
+const REASON_BYTES_MAX: usize = 1 << 10;
 
 /// One plugin, as it stands.
 #[derive(Debug, Clone)]
@@ -110,6 +113,10 @@ pub struct VersionStatus {
     pub loaded_at: SystemTime,
     /// Whether its code is in memory. An earlier version may have to be read again first.
     pub loaded: bool,
+    /// Which compiler made its code; `None` where that is not in memory.
+    pub tier: Option<Tier>,
+    /// Whether its instances begin where initialisation ended; `None` where its code is not in memory.
+    pub snapshot: Option<SnapshotState>,
     /// Instances that wait for a call.
     pub ready_instances: usize,
     /// What its instances use.
@@ -265,8 +272,14 @@ impl Manager {
 
 fn version_status(version: &Version) -> VersionStatus {
     let ticks = &version.run.ticks;
+    let snapshot = match version.plugin().snapshot_state() {
+        SnapshotState::Refused(why) => SnapshotState::Refused(version.spec.redacted(&why, REASON_BYTES_MAX)),
+        state => state,
+    };
     VersionStatus {
         loaded: true,
+        tier: Some(version.plugin().tier()),
+        snapshot: Some(snapshot),
         ready_instances: version.plugin().ready_instances(),
         usage: version.plugin().usage(),
         counts: version.run.tally.counts(),
@@ -293,6 +306,8 @@ fn recorded_status(record: &VersionRecord) -> VersionStatus {
         mode: record.mode,
         loaded_at: SystemTime::UNIX_EPOCH + Duration::from_millis(record.loaded_at_ms),
         loaded: false,
+        tier: None,
+        snapshot: None,
         ready_instances: 0,
         usage: Usage::default(),
         counts: Vec::new(),

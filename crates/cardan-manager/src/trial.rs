@@ -131,8 +131,10 @@ pub struct Trial {
     pub verdict: Option<Value>,
     /// How it failed instead.
     pub fault: Option<Fault>,
-    /// In words, which may quote the guest.
+    /// In words, which may quote the guest, and not its configuration.
     pub error: Option<String>,
+    /// Where the guest was when it was stopped: a line for each function, the innermost first.
+    pub backtrace: Option<String>,
 }
 
 /// What came of a call of one function.
@@ -252,7 +254,7 @@ async fn ask<H: Tried>(version: &Version, event: &H::Event, told: Told) -> Trial
     let began = Instant::now();
     let asked = version.plugin().ask(&mut Held::default(), question).await;
     let duration_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let (verdict, failed) = match asked {
+    let (verdict, failed, backtrace) = match asked {
         Ok(verdict) => {
             let mut document = match verdict.flow {
                 Flow::Continue => json!({ "verdict": "continue", "edits": H::shown(verdict.edits) }),
@@ -261,9 +263,12 @@ async fn ask<H: Tried>(version: &Version, event: &H::Event, told: Told) -> Trial
             if !verdict.attributes.is_empty() {
                 document["attributes"] = Value::Object(verdict.attributes);
             }
-            (Some(document), None)
+            (Some(document), None, None)
         }
-        Err(error) => (None, Some((error.fault(), error.to_string()))),
+        Err(error) => {
+            let said = version.spec.redacted(&error.to_string(), usize::MAX);
+            (None, Some((error.fault(), said)), error.backtrace().map(str::to_owned))
+        }
     };
     let (fault, error) = failed.unzip();
     Trial {
@@ -274,6 +279,7 @@ async fn ask<H: Tried>(version: &Version, event: &H::Event, told: Told) -> Trial
         verdict,
         fault,
         error,
+        backtrace,
     }
 }
 

@@ -445,10 +445,7 @@ impl Visit {
             self.decisions_not_kept += 1;
             return;
         }
-        let error = error.map(|mut error| {
-            error.truncate(error.floor_char_boundary(RECORDED_ERROR_BYTES_MAX));
-            error
-        });
+        let error = error.map(|error| version.spec.redacted(&error, RECORDED_ERROR_BYTES_MAX));
         self.decisions.push(Decision {
             plugin: version.name().clone(),
             version: version.number,

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 
+use crate::document::{self, Format};
 use crate::manager::Manager;
 use crate::spec::{Owner, PluginSpec};
 
@@ -122,7 +123,7 @@ struct Watched {
 /// What a name was last made of.
 struct Tried {
     spec: PluginSpec,
-    stamp: Stamp,
+    stamps: Vec<Stamp>,
     /// When it failed, and how long it is left alone after that.
     failed: Option<(Instant, Duration)>,
 }
@@ -133,6 +134,20 @@ type Stamp = Option<(u64, u64, i64, i64)>;
 fn stamp(file: &Path) -> Stamp {
     let found = std::fs::metadata(file).ok()?;
     Some((found.ino(), found.len(), found.ctime(), found.ctime_nsec()))
+}
+
+/// Of a plugin's source, and where that is an Extism manifest also of the modules that it names, in whatever
+/// folder they are.
+fn stamps(source: &Path) -> Vec<Stamp> {
+    let ending = source.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    let is_document = Format::ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known));
+    let text = is_document.then(|| document::read(source).ok()).flatten().unwrap_or_default();
+    // The runtime takes either form whatever the file is called.
+    let parsed = [Format::Toml, Format::Json]
+        .into_iter()
+        .find_map(|format| document::parse::<cardan::Manifest>(&text, format).ok().flatten());
+    let modules = parsed.into_iter().flat_map(|manifest| manifest.wasm).filter_map(|entry| entry.path);
+    std::iter::once(stamp(source)).chain(modules.map(|module| stamp(&module))).collect()
 }
 
 impl Watched {
@@ -168,8 +183,8 @@ impl Watched {
     /// Loads what was not loaded as it is now. What could not be is tried again, later and later: the reason
     /// may have been a full disk.
     fn load(&mut self, spec: PluginSpec) {
-        let stamp = stamp(&spec.source);
-        let before = self.tried.get(&spec.name).filter(|tried| tried.spec == spec && tried.stamp == stamp);
+        let stamps = stamps(&spec.source);
+        let before = self.tried.get(&spec.name).filter(|tried| tried.spec == spec && tried.stamps == stamps);
         let pause = match before {
             Some(Tried { failed: None, .. }) => return,
             Some(Tried { failed: Some((at, pause)), .. }) if at.elapsed() < *pause => return,
@@ -180,7 +195,7 @@ impl Watched {
             tracing::warn!(plugin = spec.name, %error, "not loaded from the folder of plugins");
             (Instant::now(), pause)
         });
-        self.tried.insert(spec.name.clone(), Tried { spec, stamp, failed });
+        self.tried.insert(spec.name.clone(), Tried { spec, stamps, failed });
     }
 
     fn forget_missing(&mut self, specs: &[PluginSpec], problems: &[(PathBuf, String)], patience: Duration) {
@@ -208,7 +223,7 @@ impl Watched {
 
 /// Whether what is wrong with a file is why a look does not find this plugin. A folder that cannot be looked
 /// into says nothing about what is in it.
-fn is_about(file: &Path, spec: &PluginSpec) -> bool {
+pub(crate) fn is_about(file: &Path, spec: &PluginSpec) -> bool {
     let is_folder = spec.source != file && spec.source.starts_with(file);
     let same_stem = file.with_extension("") == spec.source.with_extension("");
     is_folder || (spec.source.exists() && (same_stem || spec.manifest.as_deref() == Some(file)))

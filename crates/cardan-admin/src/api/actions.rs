@@ -58,13 +58,15 @@ pub(crate) struct TrialView {
     verdict: Option<Value>,
     /// How it failed instead.
     fault: Option<&'static str>,
-    /// In words, which may quote the guest.
+    /// In words, which may quote the guest, and not its configuration.
     error: Option<String>,
+    /// Where the guest was when it was stopped: a line for each function, the innermost first.
+    backtrace: Option<String>,
 }
 
 impl From<Trial> for TrialView {
     fn from(trial: Trial) -> Self {
-        let Trial { plugin, version, hook, duration_us, verdict, fault, error } = trial;
+        let Trial { plugin, version, hook, duration_us, verdict, fault, error, backtrace } = trial;
         Self {
             plugin,
             version,
@@ -73,6 +75,7 @@ impl From<Trial> for TrialView {
             verdict,
             fault: fault.map(cardan_api::Fault::label),
             error,
+            backtrace,
         }
     }
 }

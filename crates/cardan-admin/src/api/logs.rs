@@ -24,8 +24,8 @@ use crate::problem::Problem;
 use crate::server::Stopping;
 use crate::time;
 
-/// Whoever follows sees a line after this long at most.
-const LOOK: Duration = Duration::from_millis(250);
+/// What is logged within this time is sent together.
+const GATHERING: Duration = Duration::from_millis(20);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Lines of one answer, and of one plugin at one look.
 const LINES_MAX: usize = 1_000;
@@ -174,14 +174,47 @@ struct Look {
 }
 
 impl Look {
-    /// What is new, the last `limit` lines of each plugin.
-    fn next(&mut self, limit: usize) -> Vec<LineView> {
-        let names: Vec<String> = match &self.name {
+    fn names(&self) -> Vec<String> {
+        match &self.name {
             Some(name) => vec![name.clone()],
             None => self.manager.snapshot().plugins().map(|plugin| plugin.name().to_string()).collect(),
-        };
+        }
+    }
+
+    /// Ends when there may be something that was not there at this call: a line, another version, or a plugin.
+    fn news(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut events = self.manager.ledger().follow_events();
+        let logs = self.names().into_iter().filter_map(|name| self.manager.log_follow(&name).ok());
+        let lines: Vec<_> = logs
+            .map(|mut log| {
+                Box::pin(async move {
+                    // With its version a log ends, which the events tell.
+                    if log.changed().await.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                })
+            })
+            .collect();
+        async move {
+            // Nobody selects among nothing.
+            let any_line = async {
+                if lines.is_empty() {
+                    std::future::pending::<()>().await;
+                }
+                futures_util::future::select_all(lines).await;
+            };
+            tokio::select! {
+                () = any_line => {}
+                // Having missed some is news too.
+                _ = events.recv() => {}
+            }
+        }
+    }
+
+    /// What is new, the last `limit` lines of each plugin.
+    fn next(&mut self, limit: usize) -> Vec<LineView> {
         let mut lines = Vec::new();
-        for name in names {
+        for name in self.names() {
             let (known, after) = self.seen.get(&name).copied().unwrap_or((0, 0));
             let Ok(mut log) = self.manager.log_tail(&name, after, LINES_MAX) else { continue };
             if log.version != known && after > 0 {
@@ -240,9 +273,19 @@ impl Feed {
             if let Some(line) = self.backlog.pop_front() {
                 return Some(line);
             }
+            // From before the look, so that nothing is missed between the two.
+            let news = self.look.news();
+            self.backlog = self.look.next(LINES_MAX).into();
+            if !self.backlog.is_empty() {
+                continue;
+            }
+            let gathered = async {
+                news.await;
+                tokio::time::sleep(GATHERING).await;
+            };
             tokio::select! {
                 _ = self.stopping.wait_for(|stopping| *stopping) => return None,
-                () = tokio::time::sleep(LOOK) => self.backlog = self.look.next(LINES_MAX).into(),
+                () = gathered => {}
             }
         }
     }

@@ -125,6 +125,8 @@ pub(crate) struct ProcessView {
     version: &'static str,
     /// Why it is not ready, if it is not.
     not_ready: Vec<String>,
+    /// Where clients are served, once they are.
+    serves_at: Option<String>,
     /// The snapshot's number.
     generation: u64,
     /// Whether tokens are asked for.
@@ -167,6 +169,7 @@ pub(crate) async fn status(who: As<Viewer>, State(app): State<App>) -> Result<Js
         Ok(Json(ProcessView {
             version: app.host().version,
             not_ready: app.host().readiness.reasons(),
+            serves_at: app.host().readiness.address().map(|address| address.to_string()),
             generation: app.manager().snapshot().generation(),
             tokens: app.access().asks_for_tokens(),
             state_dir: DirView::of(app.manager().state().map(StateDir::path)),

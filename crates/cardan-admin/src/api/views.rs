@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use cardan_api::{Fault, FaultPolicy, NamedHook};
 use cardan_manager::{
-    BindingStatus, CanaryStatus, Decision, HookCounts, Outcome, PluginStatus, State, VersionStatus,
-    VisitRecord,
+    BindingStatus, CanaryStatus, Decision, HookCounts, Outcome, PluginStatus, SnapshotState, State, Tier,
+    VersionStatus, VisitRecord,
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -40,7 +40,7 @@ pub(crate) struct PluginView {
     state: &'static str,
     /// When a visit tries it again, if it is in quarantine.
     quarantined_until: Option<String>,
-    /// Why what its source holds now is not what runs.
+    /// Why what its source holds now is not what runs. It may quote the guest, and not its configuration.
     trouble: Option<String>,
     /// `file`, `folder` or `operator`: who put it here, and so who may take it away.
     #[schema(value_type = String)]
@@ -88,6 +88,12 @@ pub(crate) struct VersionView {
     loaded_at: String,
     /// Whether its code is in memory. An earlier version may have to be read again first.
     loaded: bool,
+    /// `baseline` while better code is compiled, then `optimised`. Nothing where its code is not in memory.
+    tier: Option<&'static str>,
+    /// Whether calls begin where initialisation ended: `taken`, `pending`, `refused`, `off` or `not_needed`.
+    snapshot: Option<&'static str>,
+    /// Why each instance is initialised, where a snapshot is `refused`.
+    snapshot_refused: Option<String>,
     /// `instances`, `ready`, `waiting` calls, `started` since it was loaded, `memory_bytes_max_seen`.
     #[schema(value_type = Object)]
     usage: cardan_manager::Usage,
@@ -191,7 +197,7 @@ pub(crate) struct DecisionView {
     duration_us: u64,
     /// What the verdict changed: names of parts and fields, never values.
     changed: Option<String>,
-    /// How it failed. It may quote the guest.
+    /// How it failed. It may quote the guest, and not its configuration.
     error: Option<String>,
 }
 
@@ -257,6 +263,21 @@ impl From<&VersionStatus> for VersionView {
             mode: status.mode.name().to_owned(),
             loaded_at: time::millis(status.loaded_at),
             loaded: status.loaded,
+            tier: status.tier.map(|tier| match tier {
+                Tier::Baseline => "baseline",
+                Tier::Optimised => "optimised",
+            }),
+            snapshot: status.snapshot.as_ref().map(|snapshot| match snapshot {
+                SnapshotState::NotNeeded => "not_needed",
+                SnapshotState::Off => "off",
+                SnapshotState::Pending => "pending",
+                SnapshotState::Taken => "taken",
+                SnapshotState::Refused(_) => "refused",
+            }),
+            snapshot_refused: match &status.snapshot {
+                Some(SnapshotState::Refused(why)) => Some(why.clone()),
+                _ => None,
+            },
             usage: status.usage,
             calls: status.calls(),
             faults: status.faults(),

@@ -77,6 +77,58 @@ fn so_many_follow_and_no_more() {
     });
 }
 
+/// Logs its answer.
+const LOGGING: &str = r#"(module
+  (import "extism:host/env" "alloc" (func $alloc (param i64) (result i64)))
+  (import "extism:host/env" "store_u8" (func $store_u8 (param i64 i32)))
+  (import "extism:host/env" "output_set" (func $output_set (param i64 i64)))
+  (import "extism:host/env" "log_warn" (func $log_warn (param i64)))
+  (memory 1)
+  (data (i32.const 0) "{\22verdict\22:\22continue\22}")
+  (func $answer (result i64) (local $block i64) (local $i i32)
+    (local.set $block (call $alloc (i64.const 22)))
+    (loop $next
+      (call $store_u8 (i64.add (local.get $block) (i64.extend_i32_u (local.get $i)))
+        (i32.load8_u (local.get $i)))
+      (local.set $i (i32.add (local.get $i) (i32.const 1)))
+      (br_if $next (i32.lt_u (local.get $i) (i32.const 22))))
+    (local.get $block))
+  (func (export "http_request") (result i32)
+    (call $log_warn (call $answer))
+    (call $output_set (call $answer) (i64.const 22))
+    (i32.const 0)))"#;
+
+/// Lines are told when they are there, and not at the next look.
+#[test]
+fn lines_are_told_at_once() {
+    block_on(async {
+        let house = House::open().await;
+        let mut stream = house.request("GET", "/api/v1/logs?follow=true").send().await.unwrap();
+        // It comes after the stream has begun.
+        let path = house.dir.path().join("logging.wat");
+        std::fs::write(&path, LOGGING).unwrap();
+        house.post("/api/v1/plugins", &json!({ "path": path })).await.ok();
+        let mut waits = Vec::new();
+        for n in 1..=11 {
+            // At another moment of any clock.
+            tokio::time::sleep(Duration::from_millis(300 + n * 23)).await;
+            house.visit("hello").await;
+            let began = std::time::Instant::now();
+            let told = documents(&mut stream, 1).await;
+            waits.push(began.elapsed());
+            assert_eq!(told[0].1["seq"], n, "{told:?}");
+        }
+        // Another version counts its own.
+        std::fs::write(&path, LOGGING.replace("(memory 1)", "(memory 2)")).unwrap();
+        house.post("/api/v1/plugins/logging:reload", &Value::Null).await.ok();
+        house.visit("hello").await;
+        let told = documents(&mut stream, 1).await;
+        assert_eq!((&told[0].1["version"], &told[0].1["seq"]), (&json!(2), &json!(1)), "{told:?}");
+        waits.sort();
+        assert!(waits[waits.len() / 2] < Duration::from_millis(100), "{waits:?}");
+    });
+}
+
 #[test]
 fn what_guests_log() {
     block_on(async {

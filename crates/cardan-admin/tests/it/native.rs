@@ -213,6 +213,44 @@ fn connections_that_ask_nothing() {
 }
 
 #[test]
+fn connections_that_ask_nothing_more() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    block_on(async {
+        let house = House::open().await;
+        let mut follower = tokio::net::TcpStream::connect(house.address).await.unwrap();
+        follower
+            .write_all(b"GET /api/v1/events?follow=true HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            .await
+            .unwrap();
+        let mut idle = Vec::new();
+        for _ in 0..300 {
+            let mut stream = tokio::net::TcpStream::connect(house.address).await.unwrap();
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+            let mut answer = [0; 15];
+            let answered = tokio::time::timeout(Duration::from_secs(2), stream.read_exact(&mut answer)).await;
+            answered.expect("it waits behind those who ask nothing more").unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 200 OK");
+            idle.push(stream);
+        }
+        let asked = tokio::time::timeout(Duration::from_secs(2), house.get("/healthz")).await;
+        assert_eq!(asked.expect("a probe waits behind those who ask nothing more").status, 200);
+        let mut rest = Vec::new();
+        let newest = idle.last_mut().unwrap().read_to_end(&mut rest);
+        _ = tokio::time::timeout(Duration::from_secs(20), newest).await.expect("it is kept open");
+        // Whoever follows is not idle, however little happens.
+        house.post("/api/v1/plugins/guard:disable", &json!(null)).await.ok();
+        let mut text = String::new();
+        while !text.contains("disabled") {
+            let mut piece = [0; 4096];
+            let read = tokio::time::timeout(Duration::from_secs(5), follower.read(&mut piece)).await;
+            let length = read.expect("the follower is told nothing").unwrap();
+            assert_ne!(length, 0, "the follower was sent away: {text}");
+            text.push_str(&String::from_utf8_lossy(&piece[..length]));
+        }
+    });
+}
+
+#[test]
 fn what_operators_are_not_told() {
     block_on(async {
         let house = House::guarded().await;
@@ -232,6 +270,80 @@ fn what_operators_are_not_told() {
         assert_eq!(seen["folder_problems"], json!([{ "path": "plugins/half.yaml", "why": null }]));
         assert_eq!(house.get("/readyz").await.json()["folder_problems"], json!(["half.yaml"]));
         send("GET", VIEWER, "/api/v1/plugins/%ff").await.problem(400, "not UTF-8");
+    });
+}
+
+/// Fails in the words of its configuration, which it logs as well.
+const TELLTALE: &str = r#"(module
+  (import "extism:host/env" "alloc" (func $alloc (param i64) (result i64)))
+  (import "extism:host/env" "store_u8" (func $store_u8 (param i64 i32)))
+  (import "extism:host/env" "config_get" (func $config_get (param i64) (result i64)))
+  (import "extism:host/env" "error_set" (func $error_set (param i64)))
+  (import "extism:host/env" "log_warn" (func $log_warn (param i64)))
+  (memory 1)
+  (func $secret (result i64) (local $key i64)
+    (local.set $key (call $alloc (i64.const 3)))
+    (call $store_u8 (local.get $key) (i32.const 107))
+    (call $store_u8 (i64.add (local.get $key) (i64.const 1)) (i32.const 101))
+    (call $store_u8 (i64.add (local.get $key) (i64.const 2)) (i32.const 121))
+    (call $config_get (local.get $key)))
+  (func $tell (result i32)
+    (call $log_warn (call $secret))
+    (call $error_set (call $secret))
+    (i32.const 1))
+  (func (export "http_request") (result i32) (call $tell)))"#;
+
+#[test]
+fn values_of_configuration_are_not_shown() {
+    const SECRET: &str = "sk-live-4f9a\"77";
+    block_on(async {
+        let house = House::guarded().await;
+        let path = house.dir.path().join("tell.wat");
+        std::fs::write(&path, TELLTALE).unwrap();
+        let spec = cardan_manager::PluginSpec {
+            owner: cardan_manager::Owner::Operator,
+            config: json!({ "key": SECRET }),
+            ..cardan_manager::PluginSpec::new("tell", path.clone())
+        };
+        let manager = house.manager.clone();
+        tokio::task::spawn_blocking(move || manager.install(&spec).unwrap()).await.unwrap();
+        house.visit("hello").await;
+        let refuses = r#"(func (export "plugin_load") (result i32) (call $tell)))"#;
+        std::fs::write(&path, format!("{}{refuses}", TELLTALE.strip_suffix(')').unwrap())).unwrap();
+        let send = async |method: &str, token: &str, path: &str| {
+            let answer = house.send(house.request(method, path).bearer_auth(token)).await;
+            for form in [SECRET, "sk-live"] {
+                assert!(!answer.body.contains(form), "{path}: {answer:?}");
+            }
+            answer
+        };
+        let refused = send("POST", OPERATOR, "/api/v1/plugins/tell:reload").await;
+        refused.problem(422, "(config.key)");
+        let tried = send("POST", OPERATOR, "/api/v1/plugins/tell:try").await.ok();
+        assert!(tried["error"].as_str().unwrap().contains("(config.key)"), "{tried}");
+        let shown = send("GET", VIEWER, "/api/v1/plugins/tell").await.ok();
+        assert!(shown["trouble"].as_str().unwrap().contains("(config.key)"), "{shown}");
+        for path in [
+            "/api/v1/plugins",
+            "/api/v1/plugins/tell/versions",
+            "/api/v1/plugins/tell/logs",
+            "/plugins/tell/logs",
+            "/api/v1/logs",
+            "/api/v1/events",
+            "/api/v1/visits",
+            "/api/v1/status",
+            "/api/v1/chains",
+            "/plugins",
+            "/wasm",
+            "/metrics",
+            "/readyz",
+        ] {
+            send("GET", VIEWER, path).await;
+        }
+        for path in ["/api/v1/plugins/tell/logs", "/api/v1/events", "/api/v1/visits"] {
+            let told = send("GET", VIEWER, path).await;
+            assert!(told.body.contains("(config.key)"), "{path} says nothing: {told:?}");
+        }
     });
 }
 
@@ -268,6 +380,7 @@ fn trying_and_calling() {
         assert_eq!(house.post(dump, &Value::Null).await.status, 202);
         let tried = house.post("/api/v1/plugins/trap:try", &json!({})).await.ok();
         assert_eq!(tried["fault"], "trap", "{tried}");
+        assert!(tried["backtrace"].as_str().unwrap().contains("<wasm function 0>"), "{tried}");
         let response = house.request("GET", dump).send().await.unwrap();
         assert_eq!(
             (response.status().as_u16(), &response.headers()["content-type"]),

@@ -37,6 +37,11 @@ impl PluginFolder {
         Self { path, hot_reload: true, look: Arc::new(look) }
     }
 
+    /// What a look at it finds now. Blocks.
+    pub(crate) fn found(&self) -> Scan {
+        (self.look)(&self.path)
+    }
+
     /// That of HeliosProxy's configuration.
     pub(super) fn of_helios(path: PathBuf, file: helios::File, base: PathBuf) -> Self {
         let hot_reload = file.plugins.hot_reload;

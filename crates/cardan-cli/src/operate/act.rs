@@ -127,7 +127,9 @@ pub(super) async fn trial(remote: &Remote, trial: &Try) -> Result<(), Failure> {
                 it["duration_us"]
             );
             let said = if it["fault"].is_null() { yaml(&it["verdict"]) } else { String::new() };
-            harmless(took.trim_end()) + "\n" + &said
+            let trace = it["backtrace"].as_str().unwrap_or_default().lines();
+            let trace: String = trace.map(|line| harmless(line) + "\n").collect();
+            harmless(took.trim_end()) + "\n" + &said + &trace
         },
     )?;
     match document["fault"].as_str() {

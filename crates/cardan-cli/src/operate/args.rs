@@ -249,6 +249,9 @@ pub(crate) struct Try {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Doctor {
+    /// The configuration whose addresses are looked at; cardan.yaml unless said otherwise, if there is one here
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) target: Target,
 }

@@ -1,5 +1,7 @@
 //! Finding out what is wrong, and what to do about it.
 
+mod ports;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -48,8 +50,9 @@ impl Mark {
     }
 }
 
-pub(super) async fn doctor(remote: &Remote, _doctor: &Doctor) -> Result<(), Failure> {
-    let findings = examine(remote).await;
+pub(super) async fn doctor(remote: &Remote, doctor: &Doctor) -> Result<(), Failure> {
+    let mut findings = examine(remote).await;
+    findings.extend(ports::examine(remote, doctor.config.as_deref()).await);
     let document: Vec<Value> = findings
         .iter()
         .map(|it| json!({ "check": it.check, "result": it.mark.word(), "found": it.found, "advice": it.advice }))

@@ -3,13 +3,18 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::changes;
 use crate::client::{Client, block_on, http};
-use crate::process::{Finished, Server, cardan, finish, guest};
+use crate::process::{Finished, PATIENCE, Server, cardan, finish, guest};
 
 pub(crate) const TOKEN: &str = "a-secret-of-the-operator";
 
@@ -23,12 +28,20 @@ pub(crate) struct Operated {
 impl Operated {
     /// With these keys beside a route to the builtin upstream and a prompt guard.
     pub(crate) fn with(keys: &Value) -> Self {
+        Self::prepared(keys, |_| {})
+    }
+
+    /// The same in a directory in which something is made first.
+    pub(crate) fn prepared(keys: &Value, prepare: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        prepare(dir.path());
         write(dir.path(), keys);
-        let mut command = cardan();
-        command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--config"]);
-        command.arg(dir.path().join("cardan.yaml")).env("OPERATORS_TOKEN", TOKEN);
-        let server = Server::start(command.env("XDG_STATE_HOME", dir.path().join("state")));
+        Self::start(dir, &[])
+    }
+
+    /// Over what is in a directory.
+    pub(crate) fn start(dir: TempDir, arguments: &[&str]) -> Self {
+        let server = Server::start(&mut served(dir.path(), arguments));
         let line = server.wait_for(0, "admin API");
         let admin = line.rsplit_once("address=").unwrap().1.trim().parse().unwrap();
         Self { dir, server, admin }
@@ -51,6 +64,15 @@ impl Operated {
     pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
         self.dir.path().join(name)
     }
+}
+
+/// The command that serves what is in a directory.
+fn served(dir: &Path, arguments: &[&str]) -> Command {
+    let mut command = cardan();
+    command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--config"]);
+    command.arg(dir.join("cardan.yaml")).args(arguments).env("OPERATORS_TOKEN", TOKEN);
+    command.env("XDG_STATE_HOME", dir.join("state"));
+    command
 }
 
 /// The configuration with these keys, as JSON, which is YAML.
@@ -107,22 +129,16 @@ fn what_is_no_admin_api() {
 #[test]
 fn state_that_is_there_counts() {
     let house = Operated::with(&json!({}));
-    let second = || {
-        let mut command = cardan();
-        command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--config"]);
-        command.arg(house.path("cardan.yaml")).env("OPERATORS_TOKEN", TOKEN);
-        command.env("XDG_STATE_HOME", house.path("state"));
-        command
-    };
+    let second = || served(house.dir.path(), &[]);
     let run = finish(&mut second(), b"");
     assert_eq!(run.code, Some(2), "{run:?}");
     assert!(run.stderr.contains("in use by another process"), "{run:?}");
-    assert!(run.took > std::time::Duration::from_secs(4), "it is waited for: {run:?}");
+    assert!(run.took > Duration::from_secs(4), "it is waited for: {run:?}");
     // One that ends meanwhile leaves it.
     let next = std::thread::scope(|scope| {
         let mut next = second();
         let next = scope.spawn(move || Server::start(&mut next));
-        std::thread::sleep(std::time::Duration::from_secs(1));
+        std::thread::sleep(Duration::from_secs(1));
         house.server.signal(rustix::process::Signal::TERM);
         next.join().unwrap()
     });
@@ -134,6 +150,102 @@ fn state_that_is_there_counts() {
     let run = finish(&mut second(), b"");
     assert_eq!(run.code, Some(2), "{run:?}");
     assert!(run.stderr.contains("state.json"), "{run:?}");
+}
+
+/// What an operator loaded may have been a guard: a start without it takes a word.
+#[test]
+fn a_plugin_that_is_lost_is_forgotten_on_request() {
+    let house = Operated::with(&json!({ "state": { "dir": "state" } }));
+    let file = house.path("stamp.wat");
+    changes::write(&file, &changes::stamping(1));
+    assert_eq!(house.run(&["load", file.to_str().unwrap()]).code, Some(0));
+    house.server.signal(Signal::KILL);
+    let Operated { dir, server, .. } = house;
+    server.ended();
+    fs::remove_file(&file).unwrap();
+    fs::remove_dir_all(dir.path().join("state/artifacts")).unwrap();
+    for arguments in [&[][..], &["--forget", "another"]] {
+        let run = finish(&mut served(dir.path(), arguments), b"");
+        assert_eq!(run.code, Some(2), "{run:?}");
+        assert!(run.stderr.contains("--forget stamp"), "{run:?}");
+    }
+    let house = Operated::start(dir, &["--forget", "stamp"]);
+    house.server.wait_for(0, "forgotten");
+    assert_eq!(house.run(&["get", "plugins", "-o", "name"]).text(), "guard\n");
+    // Once is enough.
+    house.server.signal(Signal::TERM);
+    let Operated { dir, server, .. } = house;
+    assert_eq!(server.ended().0, Some(0));
+    let house = Operated::start(dir, &[]);
+    assert_eq!(house.run(&["get", "plugins", "-o", "name"]).text(), "guard\n");
+}
+
+/// A signal while the configuration is replaced through the API: clients meet one configuration or the other, and
+/// in the end the one that the file has.
+#[test]
+fn a_hangup_while_the_configuration_is_replaced() {
+    const ROUNDS: u32 = 30;
+    let of = |n: u32| {
+        let plugins = ["one", "other"].map(|name| {
+            json!({ "name": name, "source": format!("{name}-{n}.wat"), "limits": { "deadline": "20s" } })
+        });
+        json!({ "plugins": plugins })
+    };
+    let house = Operated::prepared(&of(0), |dir| {
+        for n in 0..=ROUNDS {
+            for name in ["one", "other"] {
+                let module = changes::stamping_as(&format!("x-{name}"), n);
+                changes::write(&dir.join(format!("{name}-{n}.wat")), &module);
+            }
+        }
+    });
+    let over = Arc::new(AtomicBool::new(false));
+    let asking = std::thread::spawn({
+        let (address, over) = (house.server.address, over.clone());
+        move || {
+            block_on(async {
+                let client = Client::new(address);
+                while !over.load(Ordering::Relaxed) {
+                    let answer = client.send("GET", "/v1/models", String::new()).await.unwrap();
+                    let stamp = |name| answer.headers()[name].to_str().unwrap().to_owned();
+                    assert_eq!(stamp("x-one"), stamp("x-other"), "half of a configuration");
+                }
+            });
+        }
+    });
+    let url = format!("http://{}/api/v1/config", house.admin);
+    let text = |n: u32| {
+        let text = fs::read_to_string(house.path("cardan.yaml")).unwrap();
+        text.replace(&format!("-{}.wat", n - 1), &format!("-{n}.wat"))
+    };
+    let reloads = || house.server.log().matches("plugins generation=").count();
+    let (began, mut took) = (Instant::now(), Duration::from_millis(50));
+    for n in 1..=ROUNDS {
+        let etag = block_on(async { http().get(&url).send().await.unwrap() }).headers()["etag"].clone();
+        let text = text(n);
+        let put = http().put(&url).header("content-type", "application/yaml").header("if-match", etag);
+        let put = put.body(text.clone());
+        let before = reloads();
+        let put = std::thread::spawn(move || {
+            let began = Instant::now();
+            (block_on(async { put.send().await.unwrap().status() }), began.elapsed())
+        });
+        std::thread::sleep(took * (n % 10) / 10);
+        // One alone: another one would mend what this one spoilt.
+        house.server.signal(Signal::HUP);
+        let (status, elapsed) = put.join().unwrap();
+        assert_eq!(status, 200, "{}", house.server.log());
+        took = elapsed;
+        while reloads() < before + 2 {
+            assert!(began.elapsed() < PATIENCE, "{}", house.server.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(fs::read_to_string(house.path("cardan.yaml")).unwrap(), text);
+        let answer = block_on(Client::new(house.server.address).send("GET", "/v1/models", String::new()));
+        assert_eq!(answer.unwrap().headers()["x-one"], n.to_string(), "the later one does not hold");
+    }
+    over.store(true, Ordering::Relaxed);
+    asking.join().unwrap();
 }
 
 #[test]

@@ -44,13 +44,18 @@ fn answering(document: &Value) -> String {
 }
 
 /// A module that stamps answers with a version.
-fn stamping(version: u32) -> String {
-    answering(&json!({ "verdict": "continue", "edits": { "headers": { "x-stamp": version.to_string() } } }))
+pub(crate) fn stamping(version: u32) -> String {
+    stamping_as("x-stamp", version)
+}
+
+/// The same in a field of this name.
+pub(crate) fn stamping_as(field: &str, version: u32) -> String {
+    answering(&json!({ "verdict": "continue", "edits": { "headers": { field: version.to_string() } } }))
 }
 
 const TRAPS: &str = r#"(module (func (export "http_response") (result i32) unreachable))"#;
 
-fn write(file: &Path, module: &str) {
+pub(crate) fn write(file: &Path, module: &str) {
     let fresh = file.with_extension("fresh");
     fs::write(&fresh, module).unwrap();
     fs::rename(fresh, file).unwrap();
@@ -136,7 +141,7 @@ fn a_hundred_changes_under_load() {
 }
 
 /// What a client sees of the stamp: its version, or nothing.
-fn stamp_of(house: &Operated) -> Option<u32> {
+pub(crate) fn stamp_of(house: &Operated) -> Option<u32> {
     let client = Client::new(house.server.address);
     let answer =
         block_on(client.send("POST", "/v1/chat/completions", crate::client::conversation("Hi", false)));
@@ -228,4 +233,85 @@ fn killed_at_fifty_moments() {
         }
     }
     assert!(was.active.is_some(), "no change was ever acknowledged, and {moved} came unacknowledged");
+}
+
+/// A hot swap that fails puts back what it had changed, and the next one may change it again.
+#[test]
+fn a_hot_swap_that_fails_declines_nothing() {
+    let house = Operated::prepared(
+        &json!({ "state": { "dir": "state" }, "plugins": [{ "name": "stamp", "source": "stamp.wat" }] }),
+        |dir| write(&dir.join("stamp.wat"), &stamping(1)),
+    );
+    let (file, other) = (house.path("stamp.wat"), house.path("other.wat"));
+    write(&other, &stamping_as("x-other", 1));
+    run(&house, &["load", other.to_str().unwrap()]);
+    let swap = || {
+        let url = format!("http://{}/api/v1/plugins/hot-swap", house.admin);
+        block_on(async { http().post(url).send().await.unwrap().json::<Value>().await.unwrap() })
+    };
+    write(&file, &stamping(2));
+    write(&other, "(module (func");
+    let undone = swap();
+    assert!(undone["status"] == "rolled_back" && undone["error"].to_string().contains("other"), "{undone}");
+    assert_eq!(stamp_of(&house), Some(1));
+    write(&other, &stamping_as("x-other", 2));
+    assert_eq!(swap()["status"], "success", "{}", house.server.log());
+    assert_eq!(stamp_of(&house), Some(2), "what was only undone counts as rolled back from");
+}
+
+/// Says goodbye in the log: with its answer.
+const POLITE: &str = r#"(module
+  (import "extism:host/env" "alloc" (func $alloc (param i64) (result i64)))
+  (import "extism:host/env" "store_u8" (func $store_u8 (param i64 i32)))
+  (import "extism:host/env" "output_set" (func $output_set (param i64 i64)))
+  (import "extism:host/env" "log_warn" (func $log_warn (param i64)))
+  (memory 1)
+  (data (i32.const 0) "{\22verdict\22:\22continue\22}")
+  (func (export "http_response") (result i32) (i32.const 0))
+  (func (export "plugin_unload") (result i32) (local $block i64) (local $i i32)
+    (local.set $block (call $alloc (i64.const 22)))
+    (loop $next
+      (call $store_u8 (i64.add (local.get $block) (i64.extend_i32_u (local.get $i)))
+        (i32.load8_u (local.get $i)))
+      (local.set $i (i32.add (local.get $i) (i32.const 1)))
+      (br_if $next (i32.lt_u (local.get $i) (i32.const 22))))
+    (call $log_warn (local.get $block))
+    (call $output_set (local.get $block) (i64.const 22))
+    (i32.const 0)))"#;
+
+/// Versions that go are asked at `plugin.unload`, once each: when another one takes their place, when they are
+/// removed, and when the process ends.
+#[test]
+fn goodbyes() {
+    let (house, _) = house(json!([]));
+    let file = house.path("polite.wat");
+    let count = |log: &str| {
+        assert!(!log.contains("it failed to say goodbye"), "{log}");
+        log.lines().filter(|line| line.contains("cardan::guest") && line.contains("verdict")).count()
+    };
+    let goodbyes = || count(&house.server.log());
+    let install = |n: u32| write(&file, &POLITE.replace("(memory 1)", &format!("(memory {n})")));
+    install(1);
+    run(&house, &["load", file.to_str().unwrap()]);
+    for n in 2..=8 {
+        install(n);
+        run(&house, &["reload", "polite"]);
+    }
+    let reloaded = goodbyes();
+    let from = house.server.logged();
+    run(&house, &["rm", "polite"]);
+    house.server.wait_for(from, "verdict");
+    std::thread::sleep(Duration::from_millis(500));
+    // Versions that may be gone back to are kept in memory only where that is one pointer.
+    assert!(
+        (1..8).contains(&reloaded) && goodbyes() == 8,
+        "{reloaded}, {}: {}",
+        goodbyes(),
+        house.server.log()
+    );
+    install(1);
+    run(&house, &["load", file.to_str().unwrap()]);
+    house.server.signal(Signal::TERM);
+    let (code, log) = house.server.ended();
+    assert_eq!((code, count(&log)), (Some(0), 9), "{log}");
 }

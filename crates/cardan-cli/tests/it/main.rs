@@ -13,6 +13,7 @@ mod admin;
 mod changes;
 mod commands;
 mod demo;
+mod folder;
 mod foreign;
 mod llmproxy;
 mod openai;

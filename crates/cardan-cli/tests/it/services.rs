@@ -4,8 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
-use crate::client::{Client, block_on, get};
+use crate::admin::{self, Operated};
+use crate::client::{Client, block_on, get, http};
 use crate::process::{Server, cardan, finish};
 
 /// Answers every request with how many it has answered, or with a secret.
@@ -170,4 +172,65 @@ fn services_that_are_not_there() {
         );
         assert!(!finished.stderr.contains("pass@"), "{finished:?}");
     }
+}
+
+/// Counts requests in a metric of its own.
+const MEASURING: &str = r#"(module
+  (import "extism:host/env" "alloc" (func $alloc (param i64) (result i64)))
+  (import "extism:host/env" "store_u8" (func $store (param i64 i32)))
+  (import "extism:host/env" "output_set" (func $output (param i64 i64)))
+  (import "extism:host/user" "metric_inc" (func $metric_inc (param i64 i64) (result i64)))
+  (memory 1)
+  (data (i32.const 0) "asked1{\"verdict\":\"continue\"}")
+  (func $block (param $from i32) (param $size i32) (result i64) (local $block i64) (local $i i32)
+    (local.set $block (call $alloc (i64.extend_i32_u (local.get $size))))
+    (loop $next
+      (call $store (i64.add (local.get $block) (i64.extend_i32_u (local.get $i)))
+        (i32.load8_u (i32.add (local.get $from) (local.get $i))))
+      (local.set $i (i32.add (local.get $i) (i32.const 1)))
+      (br_if $next (i32.lt_u (local.get $i) (local.get $size))))
+    (local.get $block))
+  (func (export "http_request") (result i32)
+    (drop (call $metric_inc (call $block (i32.const 0) (i32.const 5)) (call $block (i32.const 5) (i32.const 1))))
+    (call $output (call $block (i32.const 6) (i32.const 22)) (i64.const 22))
+    (i32.const 0)))"#;
+
+/// What a plugin measured goes with it, and with it alone: removed by an operator, and taken out of the file.
+#[test]
+fn metrics_go_with_their_plugin() {
+    let house = Operated::with(&json!({ "state": { "dir": "state" }, "plugins": [] }));
+    fs::write(house.path("measuring.wat"), MEASURING).unwrap();
+    let plugin =
+        |name: &str| json!({ "name": name, "source": "measuring.wat", "grants": { "metrics": "on" } });
+    let reload = |plugins: Value| {
+        admin::write(house.dir.path(), &json!({ "state": { "dir": "state" }, "plugins": plugins }));
+        let from = house.server.logged();
+        house.server.signal(Signal::HUP);
+        house.server.wait_for(from, "plugins generation=");
+    };
+    let measured = |name: &str| {
+        let url = format!("http://{}/metrics", house.admin);
+        let text = block_on(async { http().get(url).send().await.unwrap().text().await.unwrap() });
+        let line = text.lines().find(|line| {
+            line.starts_with("cardan_plugin_metric_asked") && line.contains(&format!("\"{name}\""))
+        });
+        line.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap())
+    };
+    let until = |name: &str, wanted: Option<f64>| {
+        let began = std::time::Instant::now();
+        while measured(name) != wanted {
+            assert!(began.elapsed().as_secs() < 10, "{name}: {:?}, not {wanted:?}", measured(name));
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    };
+    reload(json!([plugin("stays"), plugin("goes")]));
+    get(house.server.address, "/v1/models");
+    get(house.server.address, "/v1/models");
+    assert_eq!((measured("stays"), measured("goes")), (Some(2.0), Some(2.0)), "{}", house.server.log());
+    reload(json!([plugin("stays")]));
+    until("goes", None);
+    reload(json!([plugin("stays"), plugin("goes")]));
+    get(house.server.address, "/v1/models");
+    until("goes", Some(1.0));
+    assert_eq!(measured("stays"), Some(3.0));
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use cardan_api::http::HttpRequest;
@@ -633,6 +633,40 @@ async fn a_look_decides() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("it is still there");
+}
+
+/// A watch that is dropped has ended: what follows is not undone by a look that was under way.
+#[tokio::test]
+async fn a_dropped_watch_has_ended() {
+    let rig = Rig::new();
+    let folder = rig.file("plugins");
+    std::fs::create_dir(&folder).unwrap();
+    let file = rig.file("s.wat");
+    write(&file, &stamping("one"));
+    let (looks, over) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
+    let look = {
+        let (looks, over, file) = (looks.clone(), over.clone(), file.clone());
+        move |_: &Path| {
+            let first = looks.fetch_add(1, Ordering::SeqCst) == 0;
+            if !first {
+                std::thread::sleep(Duration::from_millis(700));
+                over.store(true, Ordering::SeqCst);
+            }
+            Scan { specs: vec![spec(if first { "s" } else { "late" }, &file)], ..Scan::default() }
+        }
+    };
+    let manager = rig.manager.clone();
+    let watch = FolderWatch::start(manager.clone(), folder.clone(), Arc::new(look));
+    std::fs::write(folder.join("touched"), "").unwrap();
+    while looks.load(Ordering::SeqCst) < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!over.load(Ordering::SeqCst), "the look is not under way");
+    drop(watch);
+    assert!(over.load(Ordering::SeqCst), "it is not waited for");
+    let generation = manager.snapshot().generation();
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(manager.snapshot().generation(), generation, "a watch that has ended changes something");
 }
 
 /// A hundred times: reload, roll back, canary, while visits go on. None fails, and none escapes the guard.

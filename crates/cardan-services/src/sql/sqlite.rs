@@ -156,8 +156,9 @@ impl Until {
         self.course.is_given_up() || Instant::now() >= self.deadline
     }
 
+    /// The time to wait for others, in SQLite's milliseconds: when it has passed, so has the deadline.
     fn left(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
+        self.deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1)
     }
 
     /// What SQLite asks while it runs: whether to stop.

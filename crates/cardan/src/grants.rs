@@ -97,6 +97,10 @@ impl Refusal {
         Self { fault: Fault::Protocol, message: message.into() }
     }
 
+    pub(crate) fn memory(message: impl Into<String>) -> Self {
+        Self { fault: Fault::Memory, message: message.into() }
+    }
+
     pub(crate) fn host(message: impl Into<String>) -> Self {
         Self { fault: Fault::Host, message: message.into() }
     }

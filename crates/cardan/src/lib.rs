@@ -31,9 +31,9 @@ mod pool;
 mod runtime;
 mod source;
 
-pub use abi::Abi;
 pub use abi::extism::manifest::{Manifest, MemoryLimits, WasmEntry};
 pub use abi::extism::{GuestOutput, Report, SnapshotState};
+pub use abi::{Abi, ResultForm};
 pub use cardan_api::{self as api, Capability, Fault, Grants, InstanceMode, Limits, SnapshotPolicy};
 pub use dialect::{Circumstances, Dialect};
 pub use engine::{Engine, EngineConfig, Isolation, Tier};

@@ -108,6 +108,10 @@ impl Function {
     pub(crate) fn find(name: &str) -> Option<&'static Self> {
         FUNCTIONS.iter().find(|function| function.name == name)
     }
+
+    pub(crate) fn of(operation: Operation) -> Option<&'static Self> {
+        FUNCTIONS.iter().find(|function| function.operation == operation)
+    }
 }
 
 /// A call's arguments, as many as its function has.

@@ -14,9 +14,9 @@ use serde_json::{Map, Value};
 
 use super::load::LoadQuestion;
 use super::{Admitted, Import, Inspection, Plugin, Serving, config_text};
-use crate::abi::Abi;
 use crate::abi::extism::manifest::{MAIN, Manifest, NamedModule};
 use crate::abi::extism::{self, CoreDumps, GuestOutput, ImportKind, Linking, Stage};
+use crate::abi::{Abi, Imported, ResultForm};
 use crate::dialect::{self, Dialect, Spoken};
 use crate::engine::Engine;
 use crate::error::ErrorKind;
@@ -59,6 +59,8 @@ pub struct PluginBuilder {
     log: Option<Arc<dyn LogSink>>,
     kept_from: Option<LogLevel>,
     dialect: Option<Dialect>,
+    abi: Option<Abi>,
+    result_forms: BTreeMap<String, ResultForm>,
     ready_instances: u32,
     snapshot: SnapshotPolicy,
 }
@@ -93,6 +95,8 @@ impl PluginBuilder {
             log: None,
             kept_from: None,
             dialect: None,
+            abi: None,
+            result_forms: BTreeMap::new(),
             ready_instances: 0,
             snapshot: SnapshotPolicy::default(),
         }
@@ -224,6 +228,19 @@ impl PluginBuilder {
         self
     }
 
+    /// The calling convention, where imports and exports do not tell.
+    pub fn abi(mut self, abi: Abi) -> Self {
+        self.abi = Some(abi);
+        self
+    }
+
+    /// What a capability returns, for guests of the capability convention whose exports return a pointer and no
+    /// length: [`ResultForm::Auto`] unless said otherwise.
+    pub fn result_form(mut self, capability: impl Into<String>, form: ResultForm) -> Self {
+        self.result_forms.insert(capability.into(), form);
+        self
+    }
+
     /// Whether initialisation runs once, when the plugin is loaded, and instances begin where it ended.
     pub fn snapshot(mut self, policy: SnapshotPolicy) -> Self {
         self.snapshot = policy;
@@ -274,6 +291,9 @@ impl PluginBuilder {
             let found = &inspection.digest;
             return Err(Error::source(format!("Hash mismatch, found {found} but expected {expected}")));
         }
+        let abi = inspection.abi;
+        let (foreign, given_memory) = self.foreign(abi, &modules)?;
+        let modules = self.lowered(abi, modules)?;
         let authority = self.authority(name);
         let log = authority.log().clone();
         let deadline = self.limits.deadline;
@@ -296,6 +316,9 @@ impl PluginBuilder {
             core_dumps: core_dumps.clone(),
             tally: tally.clone(),
             name: name.clone(),
+            abi,
+            foreign,
+            given_memory,
             modules,
             mode: self.mode,
             limits: self.limits,
@@ -337,6 +360,33 @@ impl PluginBuilder {
             admitted.improve(&self.engine, later);
         }
         Ok(Plugin { admitted })
+    }
+
+    /// What main imports in the words of its convention, and whether its memory is among it.
+    fn foreign(&self, abi: Abi, modules: &[NamedModule]) -> Result<(Vec<Imported>, bool), Error> {
+        let Some(main) = modules.iter().find(|module| module.name == MAIN) else {
+            return Ok((Vec::new(), false));
+        };
+        let own =
+            |from: &str, name: &str| self.functions.iter().any(|own| own.module == from && own.name == name);
+        let imports = &main.inspect()?.imports;
+        let foreign = imports.iter().filter(|(from, name, _)| !own(from, name));
+        let foreign = foreign.filter_map(|(from, name, kind)| abi.imported(from, name, kind)).collect();
+        let memory = imports.iter().any(|(_, name, kind)| name == "memory" && *kind == ImportKind::Other);
+        Ok((foreign, memory))
+    }
+
+    /// The modules as they are called.
+    fn lowered(&self, abi: Abi, mut modules: Vec<NamedModule>) -> Result<Vec<NamedModule>, Error> {
+        if abi != Abi::Extism && modules.len() > 1 {
+            return Err(Error::format(format!("a plugin of the convention {abi} is one module")));
+        }
+        for module in &mut modules {
+            if let Some(lowered) = abi.lower(&module.bytes, &self.result_forms)? {
+                *module = NamedModule::new(MAIN.to_owned(), lowered);
+            }
+        }
+        Ok(modules)
     }
 
     /// Everything that was granted, whichever way.
@@ -415,11 +465,12 @@ impl PluginBuilder {
         let dialect = self.dialect.or_else(|| dialect::recognise(exports));
         let hooks = dialect.map(|dialect| hooks(dialect, &found.functions)).unwrap_or_default();
         let lifecycle = dialect.map(|dialect| lifecycle(dialect, &found.functions)).unwrap_or_default();
-        let capabilities = capabilities(&found.imports);
+        let abi = self.abi.unwrap_or_else(|| Abi::recognise(&found));
+        let capabilities = capabilities(abi, &found.imports);
         let imports = found.imports.into_iter().map(|(module, name, _)| Import { module, name });
         let imports: Vec<Import> = imports.collect();
         Ok(Inspection {
-            abi: Abi::Extism,
+            abi,
             dialect,
             hooks,
             lifecycle,
@@ -483,7 +534,7 @@ fn hooks(dialect: Dialect, exports: &[String]) -> Vec<&'static str> {
 }
 
 /// What imports ask for. What needs no grant, such as the kernel, is not listed.
-fn capabilities(imports: &[(String, String, ImportKind)]) -> Vec<Capability> {
+fn capabilities(abi: Abi, imports: &[(String, String, ImportKind)]) -> Vec<Capability> {
     let mut asked: Vec<Capability> = imports
         .iter()
         .filter_map(|(module, name, kind)| match (module.as_str(), name.as_str()) {
@@ -495,6 +546,10 @@ fn capabilities(imports: &[(String, String, ImportKind)]) -> Vec<Capability> {
             ("wasi_snapshot_preview1", "clock_time_get") => Some(Capability::Clock),
             ("wasi_snapshot_preview1", "random_get") => Some(Capability::Random),
             ("wasi_snapshot_preview1", _) => Some(Capability::Wasi),
+            (module, name) if abi != Abi::Extism => {
+                let known = abi.imported(module, name, kind);
+                known.map_or(Some(Capability::HostFunctions), |known| known.needs())
+            }
             (module, name) => {
                 Some(extism::capability(module, name, kind).unwrap_or(Capability::HostFunctions))
             }

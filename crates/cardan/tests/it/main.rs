@@ -13,6 +13,7 @@ mod visits;
 mod wasi;
 
 mod cache;
+mod capability;
 mod codes;
 mod dumps;
 mod features;
@@ -26,6 +27,7 @@ mod limits;
 mod linking;
 mod manifest;
 mod pace;
+mod packed;
 mod rewind;
 mod services;
 mod services_http;

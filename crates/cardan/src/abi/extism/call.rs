@@ -81,7 +81,12 @@ impl Guest {
         {
             return Report::refused(Fault::Host, error.to_string());
         }
-        match self.kernel.begin(&mut self.store, call.input) {
+        let lowered = self.store.data().shared.lowered;
+        let state = self.store.data_mut();
+        state.answer = None;
+        state.input = if lowered { call.input.to_vec() } else { Vec::new() };
+        let input = if lowered { &[] } else { call.input };
+        match self.kernel.begin(&mut self.store, input) {
             Ok(true) => {}
             Ok(false) => return Report::refused(Fault::Memory, "failed to allocate extism memory"),
             Err(error) if codec::classify(&error) == Fault::Memory => {
@@ -99,7 +104,7 @@ impl Guest {
             self.spent = true;
             self.store.data().vars.clear();
         }
-        let report = Report::read(&self.store, self.kernel, &result, output_bytes_max);
+        let report = Report::read(&mut self.store, self.kernel, &result, output_bytes_max);
         match report.fault {
             Some(_) => self.leave_core_dump(result.as_ref().err()),
             None => self.store.data().shared.returned(),

@@ -54,15 +54,16 @@ impl Report {
 
     /// Reads the result of a call that did begin.
     pub(super) fn read(
-        store: &wasmtime::Store<State>,
+        store: &mut wasmtime::Store<State>,
         kernel: Kernel,
         result: &wasmtime::Result<i32>,
         output_bytes_max: u64,
     ) -> Self {
-        let output = kernel.output(store);
-        let length = output.len();
+        let answer = store.data_mut().answer.take();
+        let store = &*store;
+        let length = answer.as_ref().map_or_else(|| kernel.output(store).len(), Vec::len);
         let output = match length as u64 <= output_bytes_max {
-            true => output.to_vec(),
+            true => answer.unwrap_or_else(|| kernel.output(store).to_vec()),
             false if result.is_ok() => {
                 return Self::refused(
                     Fault::Memory,

@@ -18,6 +18,7 @@ use super::state::{Probation, Shared, State};
 use super::template::{Linkage, Linked, Template};
 use super::vars::Vars;
 use super::wasi::{self, GuestOutput, WasiGrant};
+use crate::abi::{self, Abi, Imported as Foreign};
 use crate::engine::{self, Engine, Room, Tier};
 use crate::error::ErrorKind;
 use crate::grants::{Authority, LogSink};
@@ -40,6 +41,12 @@ const KERNEL_PAGES_REWOUND: u32 = engine::SPARE_PAGES;
 /// Everything that linking needs to know; what the loader decided.
 pub(crate) struct Linking {
     pub(crate) name: Arc<str>,
+    /// What the modules were before they were lowered.
+    pub(crate) abi: Abi,
+    /// What main imports in the words of that convention.
+    pub(crate) foreign: Vec<Foreign>,
+    /// It was to be given its memory.
+    pub(crate) given_memory: bool,
     pub(crate) modules: Vec<NamedModule>,
     pub(crate) mode: InstanceMode,
     pub(crate) limits: Limits,
@@ -182,7 +189,8 @@ impl<'a> Build<'a> {
         let may_wait = wasi.is_some()
             || http == Outgoing::Granted
             || linking.functions.iter().any(HostFunction::suspends)
-            || imported.iter().any(|imported| imported.suspends(&linking.authority));
+            || imported.iter().any(|imported| imported.suspends(&linking.authority))
+            || linking.foreign.iter().any(|foreign| foreign.suspends(&linking.authority));
         let shadowed: Vec<String> = linking
             .functions
             .iter()
@@ -386,6 +394,8 @@ impl<'a> Build<'a> {
         };
         let shared = Arc::new(Shared {
             may_wait: self.may_wait || beside,
+            lowered: linking.abi != Abi::Extism,
+            given_memory: linking.given_memory,
             leaves_instances,
             mode: linking.mode,
             exports,
@@ -557,6 +567,12 @@ impl<'a> Build<'a> {
             wasi::withhold(&mut linker, &self.linking.authority).map_err(host)?;
         }
         services::define(&mut linker, &self.imported, &self.linking.authority).map_err(host)?;
+        if self.linking.abi != Abi::Extism {
+            abi::define_lowered(&mut linker).map_err(host)?;
+        }
+        for foreign in &self.linking.foreign {
+            foreign.define(&mut linker, &self.linking.authority).map_err(host)?;
+        }
         host::define_user(&mut linker, &self.linking.functions)?;
         Ok(linker)
     }

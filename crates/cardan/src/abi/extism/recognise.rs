@@ -11,6 +11,8 @@ pub(crate) struct Inspection {
     pub(crate) imports: Vec<(String, String, ImportKind)>,
     /// Exported functions.
     pub(crate) functions: Vec<String>,
+    /// Their types as text, in the same order.
+    pub(crate) function_types: Vec<String>,
     /// Declared memories: first and greatest size in bytes.
     pub(crate) memories: Vec<(u64, Option<u64>)>,
     /// It has a start section.
@@ -24,6 +26,17 @@ pub(crate) enum ImportKind {
     Other,
 }
 
+impl ImportKind {
+    /// Whether it is a function of a type, written as lists of value types with spaces between.
+    pub(crate) fn is_function(&self, params: &str, results: &str) -> bool {
+        let Self::Function(ty) = self else { return false };
+        let part = |keyword: &str, types: &str| {
+            if types.is_empty() { String::new() } else { format!(" ({keyword} {types})") }
+        };
+        *ty == format!("(type (func{}{}))", part("param", params), part("result", results))
+    }
+}
+
 /// Reads imports and exports. The module need not be valid for that.
 pub(crate) fn inspect(module: &[u8]) -> Result<Inspection, Error> {
     read(module).map_err(|error| Error::format(error.to_string()))
@@ -31,7 +44,8 @@ pub(crate) fn inspect(module: &[u8]) -> Result<Inspection, Error> {
 
 fn read(module: &[u8]) -> wasmparser::Result<Inspection> {
     let mut found = Inspection::default();
-    let mut types = Vec::new();
+    let mut types: Vec<String> = Vec::new();
+    let mut declared: Vec<u32> = Vec::new();
     for payload in Parser::new(0).parse_all(module) {
         match payload? {
             Payload::TypeSection(section) => {
@@ -47,11 +61,17 @@ fn read(module: &[u8]) -> wasmparser::Result<Inspection> {
                     let import = import?;
                     let kind = match import.ty {
                         TypeRef::Func(ty) | TypeRef::FuncExact(ty) => {
+                            declared.push(ty);
                             ImportKind::Function(types.get(ty as usize).cloned().unwrap_or_default())
                         }
                         _ => ImportKind::Other,
                     };
                     found.imports.push((import.module.to_owned(), import.name.to_owned(), kind));
+                }
+            }
+            Payload::FunctionSection(section) => {
+                for ty in section {
+                    declared.push(ty?);
                 }
             }
             Payload::MemorySection(section) => {
@@ -68,6 +88,8 @@ fn read(module: &[u8]) -> wasmparser::Result<Inspection> {
                     let export = export?;
                     if export.kind == ExternalKind::Func {
                         found.functions.push(export.name.to_owned());
+                        let ty = declared.get(export.index as usize).and_then(|ty| types.get(*ty as usize));
+                        found.function_types.push(ty.cloned().unwrap_or_default());
                     }
                 }
             }

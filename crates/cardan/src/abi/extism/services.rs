@@ -78,13 +78,8 @@ pub(super) fn define(
                 move |mut caller, params, results| {
                     Box::new(async move {
                         let arguments = arguments(&mut caller, params)?;
-                        let state = caller.data();
-                        let situation = Situation { left: state.clock.left(), claims: state.claims.len() };
-                        let authority = state.shared.authority.clone();
-                        caller.data_mut().clock.step_outside();
-                        let outcome = authority.call(function, arguments, situation).await?;
-                        caller.data_mut().clock.step_inside();
-                        finish(&mut caller, outcome, results)
+                        let bytes = perform(&mut caller, function, arguments).await?;
+                        hand_over(&mut caller, &bytes, results)
                     })
                 },
             )?;
@@ -94,8 +89,8 @@ pub(super) fn define(
                 if function.operation == Operation::Log {
                     return log(&mut caller, arguments, results);
                 }
-                let outcome = caller.data().shared.authority.call_now(function, arguments)?;
-                finish(&mut caller, outcome, results)
+                let bytes = perform_now(&mut caller, function, arguments)?;
+                hand_over(&mut caller, &bytes, results)
             })?;
         }
     }
@@ -108,14 +103,44 @@ fn arguments(caller: &mut Caller<'_, State>, params: &[Val]) -> wasmtime::Result
     Ok(Arguments(bytes))
 }
 
-fn finish(caller: &mut Caller<'_, State>, outcome: Outcome, results: &mut [Val]) -> wasmtime::Result<()> {
+/// Makes a call for a guest, which waits for it.
+pub(in crate::abi) async fn perform(
+    caller: &mut Caller<'_, State>,
+    function: &'static Function,
+    arguments: Arguments,
+) -> Result<Vec<u8>, Refusal> {
+    let state = caller.data_mut();
+    let situation = Situation { left: state.clock.left(), claims: state.claims.len() };
+    let authority = state.shared.authority.clone();
+    state.clock.step_outside();
+    let outcome = authority.call(function, arguments, situation).await;
+    caller.data_mut().clock.step_inside();
+    Ok(keep(caller, outcome?))
+}
+
+/// Makes a call that is done at once.
+pub(in crate::abi) fn perform_now(
+    caller: &mut Caller<'_, State>,
+    function: &Function,
+    arguments: Arguments,
+) -> Result<Vec<u8>, Refusal> {
+    let outcome = caller.data().shared.authority.call_now(function, arguments)?;
+    Ok(keep(caller, outcome))
+}
+
+/// Keeps what a call leaves beside its result.
+fn keep(caller: &mut Caller<'_, State>, outcome: Outcome) -> Vec<u8> {
     let Outcome { bytes, claim, note } = outcome;
     if let Some(note) = note {
         write_line(caller, LogLevel::Warn, note);
     }
     caller.data_mut().claims.extend(claim);
+    bytes
+}
+
+fn hand_over(caller: &mut Caller<'_, State>, bytes: &[u8], results: &mut [Val]) -> wasmtime::Result<()> {
     if let Some(result) = results.first_mut() {
-        *result = Val::I64(give(caller, &bytes)?.cast_signed());
+        *result = Val::I64(give(caller, bytes)?.cast_signed());
     }
     Ok(())
 }
@@ -130,10 +155,10 @@ fn log(caller: &mut Caller<'_, State>, arguments: Arguments, results: &mut [Val]
     };
     let text = String::from_utf8(text).map_err(|_| Refusal::protocol("log: argument 2 is not UTF-8"))?;
     write_line(caller, level, text);
-    finish(caller, Outcome::default(), results)
+    hand_over(caller, &[], results)
 }
 
-fn write_line(caller: &mut Caller<'_, State>, level: LogLevel, text: String) {
+pub(in crate::abi) fn write_line(caller: &mut Caller<'_, State>, level: LogLevel, text: String) {
     let state = caller.data_mut();
     let wanted = state.shared.log.level().is_some_and(|least| level >= least);
     if wanted && state.log.has_room(level) {

@@ -14,6 +14,7 @@ use super::kernel::Kernel;
 use super::log::LogQuota;
 use super::vars::Vars;
 use super::wasi::WasiGrant;
+use crate::abi::lowering::host::Stage;
 use crate::grants::{Authority, CacheClaim, LogSink};
 use crate::limits::{CancelHandle, Clock, Haste, Meter, Metered, Pace, Tally};
 use crate::plugin::LoadQuestion;
@@ -26,13 +27,17 @@ const INLINE_DEADLINE_MAX: Duration = Duration::from_secs(1);
 /// What all instances of one plugin share.
 pub(crate) struct Shared {
     pub(super) limits: Limits,
-    pub(super) authority: Arc<Authority>,
+    pub(in crate::abi) authority: Arc<Authority>,
     pub(super) http_headers: bool,
     pub(super) log: Arc<dyn LogSink>,
     pub(super) load: Option<Arc<LoadQuestion>>,
     pub(super) core_dumps: Arc<CoreDumps>,
     pub(super) tally: Arc<Tally>,
     pub(super) may_wait: bool,
+    /// Its calls take input and answer from the store and not from the kernel.
+    pub(super) lowered: bool,
+    /// It was to be given its memory.
+    pub(in crate::abi) given_memory: bool,
     /// Calls leave instances of libraries behind, until the store is dropped.
     pub(super) leaves_instances: bool,
     pub(super) mode: InstanceMode,
@@ -77,9 +82,16 @@ impl Shared {
 
 /// What a store of this convention holds.
 pub(crate) struct State {
-    pub(super) shared: Arc<Shared>,
+    /// Of a lowered guest's call, until it is taken.
+    pub(in crate::abi) input: Vec<u8>,
+    /// Of a lowered guest's call.
+    pub(in crate::abi) answer: Option<Vec<u8>>,
+    pub(in crate::abi) stage: Stage,
+    /// What is left of the memory that a guest is given when it asks its host for some.
+    pub(in crate::abi) heap: Option<(u32, u32)>,
+    pub(in crate::abi) shared: Arc<Shared>,
     pub(super) kernel: Option<Kernel>,
-    pub(super) config: Arc<BTreeMap<String, String>>,
+    pub(in crate::abi) config: Arc<BTreeMap<String, String>>,
     pub(super) vars: Arc<Vars>,
     pub(super) http: LastResponse,
     pub(super) log: LogQuota,

@@ -19,6 +19,7 @@ use super::vars::Vars;
 use super::wait::Wait;
 use super::wasi::WasiGrant;
 use crate::Error;
+use crate::abi::lowering::host::Stage;
 use crate::engine::ticker::Running;
 use crate::engine::{self, Engine};
 use crate::error::ErrorKind;
@@ -165,6 +166,7 @@ impl Template {
         let state = guest.store.data_mut();
         state.http = LastResponse::default();
         state.wasi = None;
+        state.heap = None;
         Some(guest)
     }
 
@@ -199,6 +201,10 @@ impl Template {
         meter.allow_pages(u64::from(self.linked.kernel_pages));
         let fuel = shared.limits.fuel;
         let state = State {
+            input: Vec::new(),
+            answer: None,
+            stage: Stage::default(),
+            heap: None,
             config,
             shared,
             kernel: None,

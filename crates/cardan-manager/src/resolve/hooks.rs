@@ -1,7 +1,9 @@
 //! Names of hooks, ours and other systems', and bindings.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use cardan::dialect::heliosproxy;
 use cardan_api::NamedHook;
 use cardan_api::catalogue::{Asker, HOOKS};
 use cardan_api::manifest::plugin::HookEntry;
@@ -36,28 +38,48 @@ const LATER: [&str; 18] = [
     "rag.rerank",
 ];
 
-/// HeliosProxy's names, ours, and the export.
-const HELIOS: [(&[&str], &str, &str); 12] = [
-    (&["pre_query", "prequery"], "sql.query", "pre_query"),
-    (&["post_query", "postquery"], "sql.result", "post_query"),
-    (&["authenticate", "auth"], "access.authenticate", "authenticate"),
-    (&["authorize"], "access.authorize", "authorize"),
-    (&["cache_get", "cacheget"], "cache.get", "cache_get"),
-    (&["cache_set", "cacheset"], "cache.set", "cache_set"),
-    (&["route", "routing"], "sql.route", "route"),
-    (&["rewrite"], "sql.query", "rewrite"),
-    (&["metrics"], "http.complete", "metrics"),
-    (&["on_connect", "connect"], "on_connect", "on_connect"),
-    (&["on_disconnect", "disconnect"], "on_disconnect", "on_disconnect"),
-    (&["custom"], "custom", "custom_hook"),
+/// What HeliosProxy calls a hook, our names of it or theirs where we have none, and the export.
+type HeliosHook = (&'static [&'static str], &'static [&'static str], &'static str);
+
+/// Where several are at one hook, they are asked in this order. Its metrics are about statements, and about requests too
+/// where they are made to us.
+const HELIOS: [HeliosHook; 12] = [
+    (&["pre_query", "prequery"], &["sql.query"], heliosproxy::PRE_QUERY),
+    (&["rewrite"], &["sql.query"], heliosproxy::REWRITE),
+    (&["post_query", "postquery"], &["sql.result"], heliosproxy::POST_QUERY),
+    (&["metrics"], &["sql.result", "http.complete"], heliosproxy::METRICS),
+    (&["authenticate", "auth"], &["access.authenticate"], heliosproxy::AUTHENTICATE),
+    (&["authorize"], &["access.authorize"], heliosproxy::AUTHORIZE),
+    (&["cache_get", "cacheget"], &["cache.get"], heliosproxy::CACHE_GET),
+    (&["cache_set", "cacheset"], &["cache.set"], heliosproxy::CACHE_SET),
+    (&["route", "routing"], &["sql.route"], heliosproxy::ROUTE),
+    (&["on_connect", "connect"], &["on_connect"], "on_connect"),
+    (&["on_disconnect", "disconnect"], &["on_disconnect"], "on_disconnect"),
+    (&["custom"], &["custom"], "custom_hook"),
 ];
 
-/// What HeliosProxy calls so, in any letter case: our name of the hook, or theirs where we have none, and
-/// the export.
-pub(crate) fn helios_hook(name: &str) -> Option<(&'static str, &'static str)> {
+/// What HeliosProxy calls so, in any letter case.
+pub(crate) fn helios_hook(name: &str) -> Option<&'static HeliosHook> {
     let name = name.to_ascii_lowercase();
-    let row = HELIOS.iter().find(|(names, ..)| names.contains(&name.as_str()));
-    row.map(|(_, hook, export)| (*hook, *export))
+    HELIOS.iter().find(|(names, ..)| names.contains(&name.as_str()))
+}
+
+/// Where a plugin wants to be asked that says so in HeliosProxy's words: once at each, however it spells it. An error
+/// begins with the key.
+pub(super) fn helios_places(names: &[String]) -> Result<Places, String> {
+    let mut listed = BTreeSet::new();
+    for (i, name) in names.iter().enumerate() {
+        let (.., export) =
+            helios_hook(name).ok_or_else(|| format!("hooks[{i}]: HeliosProxy has no hook {name:?}"))?;
+        listed.insert(*export);
+    }
+    let mut places = Places::default();
+    for (_, hooks, export) in HELIOS.iter().filter(|(.., export)| listed.contains(export)) {
+        for hook in *hooks {
+            places.add(hook, Some(export));
+        }
+    }
+    Ok(places)
 }
 
 /// Where a plugin wants to be asked.
@@ -143,10 +165,10 @@ pub(super) fn wanted(entries: &[HookEntry]) -> Result<Places, String> {
 }
 
 fn no_hook(name: &str) -> String {
-    if let Some((ours, _)) = helios_hook(name)
-        && ours.contains('.')
+    if let Some((_, ours, _)) = helios_hook(name)
+        && ours.iter().all(|hook| hook.contains('.'))
     {
-        return format!("there is no hook {name:?}; what HeliosProxy calls so is {ours}");
+        return format!("there is no hook {name:?}; what HeliosProxy calls so is {}", ours.join(" and "));
     }
     let asked = HOOKS.iter().filter(|hook| hook.asker == Asker::Gateway);
     let known: Vec<&str> = asked.map(|hook| hook.name).collect();

@@ -14,6 +14,7 @@ mod wasi;
 
 mod cache;
 mod codes;
+mod dialects;
 mod dumps;
 mod features;
 mod host;

@@ -55,14 +55,21 @@ pub trait Spoken: Hook {
     }
 }
 
+/// Writes a document.
+type Encode<H> = fn(&<H as Hook>::Event, Circumstances<'_>) -> Result<Vec<u8>, Malformed>;
+/// Reads a verdict.
+type Decode<H> = fn(&<H as Hook>::Event, &[u8]) -> Result<Verdict<H>, Malformed>;
+/// Reads a verdict that is a number, and perhaps some words.
+type DecodeCode<H> = fn(Option<&str>) -> Verdict<H>;
+
 /// What one dialect has to say at one hook.
 pub struct Row<H: Hook> {
     pub(super) dialect: Dialect,
     entries: Entries,
-    encode: fn(&H::Event, Circumstances<'_>) -> Result<Vec<u8>, Malformed>,
-    decode: fn(&H::Event, &[u8]) -> Result<Verdict<H>, Malformed>,
+    encode: Encode<H>,
+    decode: Decode<H>,
     entry_of: Option<fn(&H::Event) -> &str>,
-    decode_code: Option<fn(Option<&str>) -> Verdict<H>>,
+    decode_code: Option<DecodeCode<H>>,
 }
 
 impl<H: Hook> fmt::Debug for Row<H> {
@@ -79,8 +86,8 @@ impl<H: Hook> Row<H> {
     const fn new(
         dialect: Dialect,
         names: &'static [&'static str],
-        encode: fn(&H::Event, Circumstances<'_>) -> Result<Vec<u8>, Malformed>,
-        decode: fn(&H::Event, &[u8]) -> Result<Verdict<H>, Malformed>,
+        encode: Encode<H>,
+        decode: Decode<H>,
     ) -> Self {
         let entries = Entries { names, ..Entries::NONE };
         Self { dialect, entries, encode, decode, entry_of: None, decode_code: None }
@@ -97,7 +104,7 @@ impl<H: Hook> Row<H> {
     }
 
     /// Answers may be numbers.
-    const fn or_code(self, decode_code: fn(Option<&str>) -> Verdict<H>) -> Self {
+    const fn or_code(self, decode_code: DecodeCode<H>) -> Self {
         Self { decode_code: Some(decode_code), ..self }
     }
 }

@@ -141,8 +141,10 @@ fn documents_are_told_apart() {
     }
     let place = Place::new();
     place.guest("echo.wasm", "echo.wasm");
-    place.write("echo.yaml", "{name: echo, version: 1.0.0, hooks: [tool.call]}");
+    place.write("echo.yaml", "{name: echo, version: 1.0.0, hooks: [llm.guard]}");
     check(&place, "echo.yaml", "plugin", Ok(&["echo"]));
+    place.write("echo.yaml", "{name: echo, version: 1.0.0, dialect: cardan, hooks: [tool.call]}");
+    check(&place, "echo.yaml", "plugin", Err("it has no export that answers tool.call"));
     place.write("extism.json", r#"{"wasm": [{"path": "echo.wasm"}]}"#);
     check(&place, "extism.json", "extism", Err("it has no export that any hook could be asked at"));
     place.write("text_processor.wasm", b"\0asm\x01\0\0\0");

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cardan_api::Capability;
 use cardan_api::manifest::cortex::{ELSEWHERE, Manifest};
 use cardan_api::manifest::{Abi, Bytes, LimitsEntry};
+use cardan_api::{Capability, Dialect};
 
 use super::described::Described;
 use super::hooks::Places;
@@ -62,6 +62,7 @@ pub(super) fn describe(manifest: Manifest, path: &Path) -> Result<Described, Str
         module: entry_point(&manifest.entry_point, path)?,
         sha256,
         abi: Some(Abi::Capability),
+        dialect: Some(Dialect::CortexPrism),
         places: Some(places),
         requested: Some(permissions::requested(listed)),
         limits: LimitsEntry { memory: memory.map(Bytes), ..LimitsEntry::default() },

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cardan_api::Capability;
 use cardan_api::manifest::helios::{File, Manifest, Permissions, Plugin, Plugins, Size};
 use cardan_api::manifest::{Abi, Bytes, LimitsEntry, Milliseconds, PluginEntry};
+use cardan_api::{Capability, Dialect};
 
 use super::described::{Described, only_module};
 use super::folder::{Broken, Candidate, candidates};
 use super::grants::KvCaps;
-use super::hooks::{Places, helios_hook};
+use super::hooks::helios_places;
 use super::native::check_memory;
 use super::{ResolveError, Warning, check_sha256, entry, grants, permissions, settings};
 use crate::document::{nearest, unknown_key};
@@ -44,7 +44,7 @@ pub(super) fn describe(manifest: Manifest, path: &Path) -> Result<Described, Str
     let memory_min = size(manifest.resources.min_memory, manifest.min_memory);
     let memory = size(manifest.resources.max_memory, manifest.max_memory);
     check_memory(memory_min, memory)?;
-    let mut places = manifest.hooks.as_deref().map(places).transpose()?;
+    let mut places = manifest.hooks.as_deref().map(helios_places).transpose()?;
     for binding in places.iter_mut().flat_map(|places| &mut places.bindings) {
         binding.priority = manifest.priority.unwrap_or(binding.priority);
     }
@@ -57,6 +57,7 @@ pub(super) fn describe(manifest: Manifest, path: &Path) -> Result<Described, Str
         module: only_module(path)?,
         sha256,
         abi: Some(Abi::Packed),
+        dialect: Some(Dialect::HeliosProxy),
         places,
         // Its own plugins leave out what they import, so that what counts is the imports.
         requested: None,
@@ -73,16 +74,6 @@ pub(super) fn describe(manifest: Manifest, path: &Path) -> Result<Described, Str
         warnings,
         ..Described::default()
     })
-}
-
-fn places(names: &[String]) -> Result<Places, String> {
-    let mut places = Places::default();
-    for (i, name) in names.iter().enumerate() {
-        let (hook, export) =
-            helios_hook(name).ok_or_else(|| format!("hooks[{i}]: HeliosProxy has no hook {name:?}"))?;
-        places.add(hook, Some(export));
-    }
-    Ok(places)
 }
 
 fn foreign(manifest: &Manifest) -> Vec<Warning> {

@@ -308,8 +308,14 @@ fn conventions_that_do_not_run_yet() {
     let refused = load(&[("a.wasm", EMPTY_MODULE), ("plugin.toml", helios.as_bytes())]).unwrap_err();
     assert!(refused.contains("its calling convention is `packed`, by its manifest"), "{refused}");
     // What imports Extism's functions is Extism's, whosever manifest lies beside it.
+    let extism = br#"(module (import "extism:host/env" "input_length" (func (result i64)))
+        (func (export "pre_query") (result i32) (i32.const 0))
+        (func (export "post_query") (result i32) (i32.const 0)))"#;
+    assert_eq!(load(&[("a.wasm", extism), ("plugin.toml", helios.as_bytes())]), Ok(()));
+    // What its manifest lists has to be there.
     let echo = fs::read(crate::support::guests().join("prebuilt/echo.wasm")).unwrap();
-    assert_eq!(load(&[("a.wasm", &echo), ("plugin.toml", helios.as_bytes())]), Ok(()));
+    let refused = load(&[("a.wasm", &echo), ("plugin.toml", helios.as_bytes())]).unwrap_err();
+    assert!(refused.contains("it has no export that answers pre_query; its exports are echo"), "{refused}");
     // Looking at it reaches no further than loading it: nothing is fetched that is not pinned.
     let away = br#"{"wasm": [{"url": "http://127.0.0.1:9/a.wasm"}]}"#;
     let dir = folder(&[("a.wasm", EMPTY_MODULE), ("plugin.toml", helios.as_bytes()), ("away.json", away)]);

@@ -215,3 +215,29 @@ fn kinds() {
     check("{colour: red}", Format::Yaml, None);
     check("text", Format::Yaml, None);
 }
+
+/// Both spellings, any letter case, any order: each hook once, and `rewrite` after `pre_query`. Metrics are about
+/// requests, too.
+#[test]
+fn heliosproxy_hooks() {
+    let manifest =
+        b"name = \"a\"\nversion = \"1.0.0\"\nhooks = [\"Rewrite\", \"metrics\", \"auth\", \"PreQuery\", \
+                     \"authenticate\", \"on_connect\"]\n";
+    let dir = folder(&[("a.wasm", EMPTY_MODULE), ("a.toml", manifest)]);
+    let (spec, _) = path(dir.path().join("a.wasm")).unwrap();
+    assert_eq!(spec[0].dialect, Some(cardan_api::Dialect::HeliosProxy));
+    let Bindings::Listed(bindings) = &spec[0].bindings else { panic!("{:?}", spec[0].bindings) };
+    let places: Vec<_> =
+        bindings.iter().map(|it| (it.hook.name, it.entry.as_deref().unwrap_or_default())).collect();
+    assert_eq!(
+        places,
+        [
+            ("sql.query", "pre_query"),
+            ("sql.query", "rewrite"),
+            ("sql.result", "metrics"),
+            ("http.complete", "metrics"),
+            ("access.authenticate", "authenticate"),
+        ]
+    );
+    assert_eq!(spec[0].elsewhere, ["sql.query", "sql.result", "access.authenticate", "on_connect"]);
+}

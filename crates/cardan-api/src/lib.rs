@@ -8,7 +8,9 @@
 //! plugin has succeeded. What could not be asked of a plugin is a [`Fault`], and every binding says
 //! what follows from one ([`FaultPolicy`]).
 
+pub mod access;
 pub mod address;
+pub mod cache;
 pub mod capability;
 pub mod catalogue;
 pub mod dialect;
@@ -22,6 +24,8 @@ pub mod limits;
 pub mod manifest;
 pub mod path;
 pub mod snapshot;
+pub mod sql;
+pub mod tool;
 pub mod verdict;
 
 pub use capability::Capability;

@@ -87,7 +87,9 @@ impl Chains {
             let chain = match binding.spec.hook.name {
                 HttpRequest::NAME => &mut chains.request,
                 HttpResponse::NAME => &mut chains.response,
-                _ => &mut chains.complete,
+                HttpComplete::NAME => &mut chains.complete,
+                // No listener asks there: whoever does asks the plugin itself.
+                _ => continue,
             };
             chain.push(binding);
         }

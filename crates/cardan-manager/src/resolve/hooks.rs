@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cardan_api::NamedHook;
-use cardan_api::catalogue::HOOKS;
+use cardan_api::catalogue::{Asker, HOOKS};
 use cardan_api::manifest::plugin::HookEntry;
 use cardan_api::manifest::{BindingEntry, MatchEntry, Milliseconds};
 use glob::Pattern;
@@ -14,23 +14,16 @@ use crate::document::nearest;
 use crate::rule::{MatchRule, path_pattern};
 use crate::spec::BindingSpec;
 
-/// Hooks of Cardan that no listener of this build asks at.
-const ELSEWHERE: [&str; 27] = [
+/// Names that are kept for hooks of later versions: a plugin may want them already.
+const LATER: [&str; 18] = [
     "http.error",
-    "access.authenticate",
-    "access.authorize",
     "llm.request",
     "llm.route",
     "llm.attempt",
     "llm.events",
     "llm.response",
     "llm.guard",
-    "cache.get",
-    "cache.set",
-    "sql.query",
-    "sql.route",
     "sql.rows",
-    "sql.result",
     "branch.access",
     "branch.merge",
     "history.read",
@@ -41,12 +34,7 @@ const ELSEWHERE: [&str; 27] = [
     "embed.similarity",
     "rag.retrieve",
     "rag.rerank",
-    "tool.list",
-    "tool.call",
 ];
-
-/// Hooks of a plugin's own life: it is asked if it has the export.
-const LIFE: [&str; 3] = ["plugin.load", "plugin.unload", "plugin.tick"];
 
 /// HeliosProxy's names, ours, and the export.
 const HELIOS: [(&[&str], &str, &str); 12] = [
@@ -84,11 +72,19 @@ impl Places {
     /// Puts a plugin at a hook of another system, under our name for it, with that system's export.
     pub(super) fn add(&mut self, name: &str, entry: Option<&str>) {
         match bindable(name) {
-            Some(hook) => self
-                .bindings
-                .push(BindingSpec { entry: entry.map(ToOwned::to_owned), ..BindingSpec::at(hook) }),
+            Some(hook) => {
+                self.bind(BindingSpec { entry: entry.map(ToOwned::to_owned), ..BindingSpec::at(hook) });
+            }
             None => self.add_elsewhere(name),
         }
+    }
+
+    /// Says so where nobody of this process asks: other programs may.
+    fn bind(&mut self, binding: BindingSpec) {
+        if binding.hook.asker == Asker::Embedder {
+            self.add_elsewhere(binding.hook.name);
+        }
+        self.bindings.push(binding);
     }
 
     fn add_elsewhere(&mut self, name: &str) {
@@ -107,6 +103,11 @@ fn nobody_asks(name: &str) -> String {
     format!("no listener of this process asks at {name} yet")
 }
 
+/// Hooks of a plugin's own life: it is asked if it has the export.
+fn is_of_life(name: &str) -> bool {
+    NamedHook::find(name).is_some_and(|hook| !hook.is_bindable())
+}
+
 /// The row of a hook that plugins can be bound to.
 fn bindable(name: &str) -> Option<&'static NamedHook> {
     NamedHook::find(name).filter(|hook| hook.is_bindable())
@@ -121,15 +122,15 @@ pub(super) fn wanted(entries: &[HookEntry]) -> Result<Places, String> {
             HookEntry::Named(name) => (name, format!("hooks[{i}]")),
             HookEntry::Bound(binding) => (&binding.hook, format!("hooks[{i}].hook")),
         };
-        if LIFE.contains(&name.as_str()) {
+        if is_of_life(name) {
             continue;
         }
-        if ELSEWHERE.contains(&name.as_str()) {
+        if LATER.contains(&name.as_str()) {
             places.add_elsewhere(name);
             continue;
         }
         let hook = bindable(name).ok_or_else(|| format!("{key}: {}", no_hook(name)))?;
-        places.bindings.push(match entry {
+        places.bind(match entry {
             HookEntry::Named(_) => BindingSpec::at(hook),
             HookEntry::Bound(binding) => {
                 let binding = resolve_binding(binding).map_err(|why| format!("hooks[{i}].{why}"))?;
@@ -147,8 +148,9 @@ fn no_hook(name: &str) -> String {
     {
         return format!("there is no hook {name:?}; what HeliosProxy calls so is {ours}");
     }
-    let known: Vec<&str> = HOOKS.iter().filter(|hook| hook.is_bindable()).map(|hook| hook.name).collect();
-    let all: Vec<&str> = known.iter().chain(&ELSEWHERE).copied().collect();
+    let asked = HOOKS.iter().filter(|hook| hook.asker == Asker::Gateway);
+    let known: Vec<&str> = asked.map(|hook| hook.name).collect();
+    let all: Vec<&str> = HOOKS.iter().map(|hook| hook.name).chain(LATER).collect();
     match nearest(name, &all) {
         Some(near) => {
             format!("there is no hook {name:?}; did you mean {near}? There are {}", known.join(", "))
@@ -160,12 +162,13 @@ fn no_hook(name: &str) -> String {
 /// What an operator says about a hook. An error begins with the key below the binding.
 pub(super) fn resolve_binding(entry: &BindingEntry) -> Result<BindingSpec, String> {
     let name = entry.hook.as_str();
-    if LIFE.contains(&name) {
+    if is_of_life(name) {
         return Err(format!(
             "hook: {name} cannot be bound: every plugin that has an export for it is asked; take this binding out"
         ));
     }
-    if ELSEWHERE.contains(&name) && bindable(name).is_none() {
+    let unasked = bindable(name).is_some_and(|hook| hook.asker == Asker::Embedder);
+    if unasked || LATER.contains(&name) {
         return Err(format!("hook: {}; take this binding out", nobody_asks(name)));
     }
     let hook = bindable(name).ok_or_else(|| format!("hook: {}", no_hook(name)))?;

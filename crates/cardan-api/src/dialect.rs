@@ -13,14 +13,23 @@ pub enum Dialect {
     Cardan,
     /// LLMProxy's ring plugins.
     LlmProxy,
+    /// HeliosProxy's database plugins.
+    HeliosProxy,
+    /// CortexPrism's tools.
+    CortexPrism,
 }
 
 impl Dialect {
+    /// Every dialect.
+    pub const ALL: [Self; 4] = [Self::Cardan, Self::LlmProxy, Self::HeliosProxy, Self::CortexPrism];
+
     /// The name in configuration and in `cardan inspect`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cardan => "cardan",
             Self::LlmProxy => "llmproxy",
+            Self::HeliosProxy => "heliosproxy",
+            Self::CortexPrism => "cortexprism",
         }
     }
 }

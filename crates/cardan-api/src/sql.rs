@@ -93,8 +93,11 @@ pub struct Column {
 }
 
 impl Column {
+    /// PostgreSQL's number of the type `text`.
+    pub const TEXT: u32 = 25;
+
     fn text() -> u32 {
-        25
+        Self::TEXT
     }
 }
 

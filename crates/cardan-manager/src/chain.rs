@@ -34,12 +34,21 @@ pub(crate) fn bindings(version: &Version) -> Result<Vec<BindingSpec>, String> {
             ));
         }
         Bindings::Exported => {
-            hooks.iter().filter_map(|hook| NamedHook::find(hook)).map(BindingSpec::at).collect()
+            let hooks = hooks.iter().filter_map(|hook| NamedHook::find(hook));
+            hooks.flat_map(|hook| exported(plugin, hook)).collect()
         }
         Bindings::Listed(specs) => specs.clone(),
     };
     answers(plugin, &specs)?;
     Ok(specs)
+}
+
+/// A plugin's bindings at one hook: a dialect may have several exports for it, each with its own say.
+fn exported(plugin: &Plugin, hook: &'static NamedHook) -> impl Iterator<Item = BindingSpec> {
+    let further = plugin.entries_at(hook.name).into_iter().skip(1);
+    let further =
+        further.map(move |entry| BindingSpec { entry: Some(entry.to_owned()), ..BindingSpec::at(hook) });
+    std::iter::once(BindingSpec::at(hook)).chain(further)
 }
 
 /// Whether a plugin has an export for every one of these bindings.

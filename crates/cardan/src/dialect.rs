@@ -5,37 +5,33 @@
 //! dialect requires is [`Malformed`], never a guess.
 
 pub mod cardan;
+pub mod cortexprism;
+mod fields;
+pub mod heliosproxy;
 pub mod llmproxy;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod samples;
+mod table;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use cardan_api::http::{Headers, HttpComplete, HttpRequest, HttpResponse};
-use cardan_api::lifecycle::{PluginLoad, PluginTick, PluginUnload};
-use cardan_api::{Attributes, BodyNeed, Hook, Phase, Verdict};
+use cardan_api::cache::CacheSubject;
+use cardan_api::http::Headers;
+use cardan_api::sql::{Node, Rows};
+use cardan_api::tool::{Tool, ToolCallEvent};
+use cardan_api::{Attributes, BodyNeed, Phase};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 pub use cardan_api::Dialect;
-
-/// The dialect whose exports these are, if they are any's. Cardan's own wins.
-pub(crate) fn recognise<'a>(exports: impl Iterator<Item = &'a str> + Clone) -> Option<Dialect> {
-    let any = |names: &[&str]| exports.clone().any(|export| names.contains(&export));
-    if any(&[cardan::REQUEST, cardan::RESPONSE, cardan::COMPLETE]) {
-        Some(Dialect::Cardan)
-    } else if any(&llmproxy::ENTRIES) {
-        Some(Dialect::LlmProxy)
-    } else if any(&[cardan::LOAD, cardan::UNLOAD, cardan::TICK]) {
-        Some(Dialect::Cardan)
-    } else {
-        None
-    }
-}
+pub use table::{Entries, Spoken};
+pub(crate) use table::{answered, entries_at, recognise};
 
 /// What a plugin is told beside the event.
 #[derive(Debug, Clone, Copy)]
@@ -92,171 +88,6 @@ impl From<serde_json::Error> for Malformed {
     fn from(error: serde_json::Error) -> Self {
         Self(error.to_string())
     }
-}
-
-/// A hook that dialects have documents for.
-pub trait Spoken: Hook {
-    /// Names of the exports that answer this hook, in order of preference. Empty where the dialect has
-    /// no documents for the hook.
-    fn entries(dialect: Dialect) -> &'static [&'static str];
-
-    /// The document a plugin is given.
-    ///
-    /// # Errors
-    ///
-    /// When the dialect cannot say it, for instance a body that is no JSON.
-    fn encode(dialect: Dialect, event: &Self::Event, about: Circumstances<'_>) -> Result<Vec<u8>, Malformed>;
-
-    /// The verdict a plugin's document means.
-    ///
-    /// # Errors
-    ///
-    /// When it is not what the dialect requires.
-    fn decode(dialect: Dialect, event: &Self::Event, document: &[u8]) -> Result<Verdict<Self>, Malformed>;
-}
-
-impl Spoken for HttpRequest {
-    fn entries(dialect: Dialect) -> &'static [&'static str] {
-        match dialect {
-            Dialect::Cardan => &[cardan::REQUEST],
-            Dialect::LlmProxy => &llmproxy::ENTRIES,
-        }
-    }
-
-    fn encode(dialect: Dialect, event: &Self::Event, about: Circumstances<'_>) -> Result<Vec<u8>, Malformed> {
-        match dialect {
-            Dialect::Cardan => cardan::encode_request(event, about),
-            Dialect::LlmProxy => llmproxy::encode_request(event, about),
-        }
-    }
-
-    fn decode(dialect: Dialect, event: &Self::Event, document: &[u8]) -> Result<Verdict<Self>, Malformed> {
-        match dialect {
-            Dialect::Cardan => cardan::decode_request(document),
-            Dialect::LlmProxy => llmproxy::decode_request(event, document),
-        }
-    }
-}
-
-impl Spoken for HttpResponse {
-    fn entries(dialect: Dialect) -> &'static [&'static str] {
-        match dialect {
-            Dialect::Cardan => &[cardan::RESPONSE],
-            Dialect::LlmProxy => &llmproxy::ENTRIES,
-        }
-    }
-
-    fn encode(dialect: Dialect, event: &Self::Event, about: Circumstances<'_>) -> Result<Vec<u8>, Malformed> {
-        match dialect {
-            Dialect::Cardan => cardan::encode_response(event, about),
-            Dialect::LlmProxy => llmproxy::encode_response(event, about),
-        }
-    }
-
-    fn decode(dialect: Dialect, event: &Self::Event, document: &[u8]) -> Result<Verdict<Self>, Malformed> {
-        match dialect {
-            Dialect::Cardan => cardan::decode_response(document),
-            Dialect::LlmProxy => llmproxy::decode_response(event, document),
-        }
-    }
-}
-
-impl Spoken for HttpComplete {
-    fn entries(dialect: Dialect) -> &'static [&'static str] {
-        match dialect {
-            Dialect::Cardan => &[cardan::COMPLETE],
-            Dialect::LlmProxy => &llmproxy::ENTRIES,
-        }
-    }
-
-    fn encode(dialect: Dialect, event: &Self::Event, about: Circumstances<'_>) -> Result<Vec<u8>, Malformed> {
-        match dialect {
-            Dialect::Cardan => cardan::encode_complete(event, about),
-            Dialect::LlmProxy => llmproxy::encode_complete(event, about),
-        }
-    }
-
-    /// An observer's answer changes nothing; only that it is a document of the dialect is required.
-    fn decode(dialect: Dialect, _event: &Self::Event, document: &[u8]) -> Result<Verdict<Self>, Malformed> {
-        match dialect {
-            Dialect::Cardan => cardan::decode_complete(document),
-            Dialect::LlmProxy => llmproxy::decode_complete(document),
-        }
-    }
-}
-
-impl Spoken for PluginLoad {
-    fn entries(dialect: Dialect) -> &'static [&'static str] {
-        match dialect {
-            Dialect::Cardan => &[cardan::LOAD],
-            Dialect::LlmProxy => &[],
-        }
-    }
-
-    fn encode(dialect: Dialect, event: &Self::Event, about: Circumstances<'_>) -> Result<Vec<u8>, Malformed> {
-        match dialect {
-            Dialect::Cardan => cardan::life::encode::<Self>(event, about),
-            Dialect::LlmProxy => Err(unspoken::<Self>(dialect)),
-        }
-    }
-
-    fn decode(dialect: Dialect, _event: &Self::Event, document: &[u8]) -> Result<Verdict<Self>, Malformed> {
-        match dialect {
-            Dialect::Cardan => cardan::life::decode_load(document),
-            Dialect::LlmProxy => Err(unspoken::<Self>(dialect)),
-        }
-    }
-}
-
-impl Spoken for PluginUnload {
-    fn entries(dialect: Dialect) -> &'static [&'static str] {
-        match dialect {
-            Dialect::Cardan => &[cardan::UNLOAD],
-            Dialect::LlmProxy => &[],
-        }
-    }
-
-    fn encode(dialect: Dialect, event: &Self::Event, about: Circumstances<'_>) -> Result<Vec<u8>, Malformed> {
-        match dialect {
-            Dialect::Cardan => cardan::life::encode::<Self>(event, about),
-            Dialect::LlmProxy => Err(unspoken::<Self>(dialect)),
-        }
-    }
-
-    fn decode(dialect: Dialect, _event: &Self::Event, document: &[u8]) -> Result<Verdict<Self>, Malformed> {
-        match dialect {
-            Dialect::Cardan => cardan::life::decode_done(document),
-            Dialect::LlmProxy => Err(unspoken::<Self>(dialect)),
-        }
-    }
-}
-
-impl Spoken for PluginTick {
-    fn entries(dialect: Dialect) -> &'static [&'static str] {
-        match dialect {
-            Dialect::Cardan => &[cardan::TICK],
-            Dialect::LlmProxy => &[],
-        }
-    }
-
-    fn encode(dialect: Dialect, event: &Self::Event, about: Circumstances<'_>) -> Result<Vec<u8>, Malformed> {
-        match dialect {
-            Dialect::Cardan => cardan::life::encode_tick(event, about),
-            Dialect::LlmProxy => Err(unspoken::<Self>(dialect)),
-        }
-    }
-
-    fn decode(dialect: Dialect, _event: &Self::Event, document: &[u8]) -> Result<Verdict<Self>, Malformed> {
-        match dialect {
-            Dialect::Cardan => cardan::life::decode_done(document),
-            Dialect::LlmProxy => Err(unspoken::<Self>(dialect)),
-        }
-    }
-}
-
-/// For hooks that a dialect has no documents for, where configuration names an export all the same.
-fn unspoken<H: Hook>(dialect: Dialect) -> Malformed {
-    Malformed(format!("the dialect {dialect} has no document for the hook {}", H::NAME))
 }
 
 /// Header fields as documents show them: an object, names in lower case, fields of one name joined with a
@@ -334,4 +165,58 @@ fn check_field(name: &str, value: &str) -> Result<(), Malformed> {
         return Err(Malformed(format!("the header field {name} has a control character in its value")));
     }
     Ok(())
+}
+
+/// Refuses a result that no database could have given.
+fn check_rows(rows: &Rows) -> Result<(), Malformed> {
+    let columns = rows.columns.len();
+    if columns == 0 {
+        return Err(Malformed("a result has at least one column".to_owned()));
+    }
+    match rows.rows.iter().position(|row| row.len() != columns) {
+        Some(odd) => {
+            let values = rows.rows[odd].len();
+            Err(Malformed(format!("the row {odd} of a result with {columns} columns has {values} values")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// A cached answer to a statement has to be a result.
+fn check_hit(subject: &CacheSubject, hit: &[u8]) -> Result<(), Malformed> {
+    match subject {
+        CacheSubject::Query(_) => check_rows(&serde_json::from_slice(hit)?),
+        CacheSubject::Request(_) => Ok(()),
+    }
+}
+
+/// A plugin without any authority of its own must not make the host dial whatever it names.
+fn check_node(nodes: &[Node], name: &str) -> Result<(), Malformed> {
+    if nodes.iter().any(|node| node.name == name) {
+        return Ok(());
+    }
+    Err(Malformed(format!("there is no node {name:?} to send the statement to")))
+}
+
+/// Tools are called by their names.
+fn check_tools(tools: &[Tool]) -> Result<(), Malformed> {
+    let mut names = BTreeSet::new();
+    for tool in tools {
+        if tool.name.is_empty() {
+            return Err(Malformed("a tool has no name".to_owned()));
+        }
+        if !names.insert(&tool.name) {
+            return Err(Malformed(format!("there are two tools {:?}", tool.name)));
+        }
+    }
+    Ok(())
+}
+
+/// A tool's arguments as they stand, if they are what every tool expects.
+fn arguments(event: &ToolCallEvent) -> Result<&RawValue, Malformed> {
+    match event.arguments.trim_ascii_start().first() {
+        None => Ok(serde_json::from_slice(b"{}")?),
+        Some(b'{') => Ok(serde_json::from_slice(&event.arguments)?),
+        Some(_) => Err(Malformed("a tool can only be given a JSON object of arguments".to_owned())),
+    }
 }

@@ -18,7 +18,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::abi::extism::{Call, CoreDumps, Guest, Later, Report, SnapshotState, Stage, Vars};
-use crate::dialect::{Circumstances, Dialect, Spoken};
+use crate::dialect::{self, Circumstances, Dialect, Spoken};
 use crate::engine::{Engine, Tier};
 use crate::error::ErrorKind;
 use crate::grants::{LogTail, PluginLog};
@@ -217,7 +217,8 @@ impl Plugin {
     /// As [`Plugin::call`].
     pub async fn call_async(&self, export: &str, input: &[u8]) -> Result<Vec<u8>, Error> {
         let call = Call { export, input, deadline: self.admitted.deadline };
-        runtime::ambient(self.in_pool(call)).await.map_err(|error| self.failed(error))
+        let report = runtime::ambient(self.in_pool(call)).await;
+        report.and_then(succeed).map_err(|error| self.failed(error))
     }
 
     /// An instance of one's own, whose memory and variables persist from call to call, also after a
@@ -284,7 +285,7 @@ impl Plugin {
         let dialect = self.admitted.dialect.ok_or_else(|| {
             protocol("its exports are of no known dialect; name one with `dialect`".to_owned())
         })?;
-        let export = match question.entry {
+        let export = match question.entry.or_else(|| H::entry_of(dialect, question.event)) {
             Some(entry) => entry,
             None => self.entry_of::<H>().ok_or_else(|| {
                 protocol(format!("it has no export for the hook {} in the dialect {dialect}", H::NAME))
@@ -294,10 +295,7 @@ impl Plugin {
             .map_err(|why| protocol(format!("cannot be shown this event: {why}")))?;
         let deadline = question.deadline.or(self.admitted.deadline);
         let mut call = Call { export, input: &input, deadline };
-        let decode = |output: &[u8]| {
-            H::decode(dialect, question.event, output)
-                .map_err(|why| protocol(format!("returned no document of the dialect {dialect}: {why}")))
-        };
+        let read = |report: Report| verdict::<H>(dialect, question.event, report);
         match self.admitted.mode {
             InstanceMode::Visit => {
                 let mut kept = match held.take() {
@@ -309,22 +307,26 @@ impl Plugin {
                         Kept { guest: pool.take().await?, permit, pool }
                     }
                 };
-                let output = succeed(kept.guest.call(call).await)?;
-                let verdict = decode(&output)?;
+                let verdict = read(kept.guest.call(call).await)?;
                 held.keep(kept);
                 Ok(verdict)
             }
-            InstanceMode::Fresh | InstanceMode::Shared => decode(&self.in_pool(call).await?),
+            InstanceMode::Fresh | InstanceMode::Shared => read(self.in_pool(call).await?),
         }
     }
 
-    /// The export that answers a hook.
+    /// The export that answers a hook, where a question names none.
     pub fn entry_of<H: Spoken>(&self) -> Option<&'static str> {
-        let entries = H::entries(self.admitted.dialect?);
-        entries.iter().copied().find(|entry| self.has_export(entry))
+        H::entries(self.admitted.dialect?).asked(|entry| self.has_export(entry)).next()
     }
 
-    async fn in_pool(&self, mut call: Call<'_>) -> Result<Vec<u8>, Error> {
+    /// Every export that wants to be asked at the hook of this name, in order: [`Plugin::entry_of`] first.
+    pub fn entries_at(&self, hook: &str) -> Vec<&'static str> {
+        let entries = self.admitted.dialect.and_then(|dialect| dialect::entries_at(dialect, hook));
+        entries.into_iter().flat_map(|entries| entries.asked(|entry| self.has_export(entry))).collect()
+    }
+
+    async fn in_pool(&self, mut call: Call<'_>) -> Result<Report, Error> {
         let pool = self.pool();
         let _permit: Permit;
         (_permit, call.deadline) = pool.permit(call.deadline).await?;
@@ -335,7 +337,7 @@ impl Plugin {
         } else {
             pool.discard(guest);
         }
-        succeed(report)
+        Ok(report)
     }
 }
 
@@ -408,8 +410,25 @@ impl PluginInstance {
     }
 }
 
+/// What a call means that was to answer a question.
+fn verdict<H: Spoken>(dialect: Dialect, event: &H::Event, report: Report) -> Result<Verdict<H>, Error> {
+    if report.fault.is_none()
+        && report.code != 0
+        && let Some(verdict) = H::decode_code(dialect, report.error.as_deref())
+    {
+        return Ok(verdict);
+    }
+    H::decode(dialect, event, &succeed(report)?).map_err(|why| {
+        Error::call(Fault::Protocol, format!("returned no document of the dialect {dialect}: {why}"))
+    })
+}
+
+/// The output of a call. In conventions where a number may be an answer, it is a failure for whoever reads bytes.
 fn succeed(report: Report) -> Result<Vec<u8>, Error> {
-    let Some(fault) = report.fault else { return Ok(report.output) };
+    let fault = match (report.fault, report.code) {
+        (None, 0) => return Ok(report.output),
+        (fault, _) => fault.unwrap_or(Fault::Trap),
+    };
     let kind = match (report.code, fault) {
         (code @ 0.., Fault::Trap) if code != 134 => ErrorKind::Guest(code),
         (_, fault) => ErrorKind::Call(fault),

@@ -1,16 +1,22 @@
 //! What holds for every event and every document, in every dialect.
 
 use bytes::Bytes;
+use cardan_api::access::{AccessAuthenticate, AccessAuthorize, AccessEvent, Identity, LoginEvent};
+use cardan_api::cache::{CacheAnswer, CacheGet, CacheSet, CacheSubject};
 use cardan_api::http::{
     CompleteEvent, Headers, HttpComplete, HttpRequest, HttpResponse, Origin, RequestEvent, ResponseEvent,
 };
-use cardan_api::{Attributes, BodyNeed, Phase};
+use cardan_api::lifecycle::{PluginLoad, PluginTick, PluginUnload, TickEvent};
+use cardan_api::sql::{
+    QueryAnswer, QueryEvent, ResultEvent, RouteAnswer, RouteEvent, Rows, SqlQuery, SqlResult, SqlRoute,
+};
+use cardan_api::tool::{ToolCall, ToolList, ToolListEvent};
+use cardan_api::{Attributes, BodyNeed, Flow, Phase};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::samples::{self, told};
 use super::{Circumstances, Dialect, Spoken};
-
-const DIALECTS: [Dialect; 2] = [Dialect::Cardan, Dialect::LlmProxy];
 
 fn bodies() -> impl Strategy<Value = Option<Bytes>> {
     prop_oneof![
@@ -56,7 +62,31 @@ fn responses() -> impl Strategy<Value = ResponseEvent> {
     )
 }
 
-/// Documents that are nearly verdicts: the keys and words of both dialects in any arrangement.
+fn queries() -> impl Strategy<Value = QueryEvent> {
+    let identity = any::<Option<([String; 2], Vec<String>, Option<String>)>>().prop_map(|identity| {
+        identity.map(|([user_id, username], roles, tenant_id)| Identity {
+            user_id,
+            username,
+            roles,
+            tenant_id,
+        })
+    });
+    (any::<[String; 3]>(), any::<[Option<String>; 2]>(), identity, headers()).prop_map(
+        |([sql, normalized, client], [database, branch], identity, settings)| QueryEvent {
+            tables: vec![sql.clone()],
+            sql,
+            normalized,
+            is_read_only: true,
+            client,
+            identity,
+            database,
+            branch,
+            settings: settings.0.into_iter().collect(),
+        },
+    )
+}
+
+/// Documents that are nearly verdicts: the keys and words of all dialects in any arrangement.
 fn verdicts() -> impl Strategy<Value = Vec<u8>> {
     let key = prop::sample::select(vec![
         "verdict",
@@ -77,6 +107,30 @@ fn verdicts() -> impl Strategy<Value = Vec<u8>> {
         "reason",
         "response",
         "clean_prompt",
+        "answer",
+        "identity",
+        "user_id",
+        "username",
+        "allow",
+        "hit",
+        "skip",
+        "columns",
+        "rows",
+        "name",
+        "node",
+        "role",
+        "target",
+        "tools",
+        "params",
+        "type",
+        "value",
+        "sql",
+        "data",
+        "bytes",
+        "key",
+        "ttl_ms",
+        "sqlstate",
+        "Err",
     ]);
     let word = prop::sample::select(vec![
         "continue",
@@ -86,6 +140,19 @@ fn verdicts() -> impl Strategy<Value = Vec<u8>> {
         "modify",
         "cache_hit",
         "allow",
+        "answer",
+        "success",
+        "denied",
+        "defer",
+        "rewrite",
+        "cached",
+        "node",
+        "primary",
+        "hit",
+        "skip",
+        "store",
+        "string",
+        "pg-2",
         "/x",
         "",
         "\u{0}",
@@ -109,62 +176,175 @@ fn verdicts() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Encodes for one hook; what was written has to be JSON that shows the id, and the body only if asked to.
-fn encode<H: Spoken>(dialect: Dialect, event: &H::Event, phase: Phase, body: BodyNeed) {
-    let attributes = Attributes::from_iter([("req_id".to_owned(), json!("forged"))]);
+/// Encodes for one hook in every dialect that has it; what was written has to be JSON that shows the id, and
+/// bodies only if asked to.
+fn encode<H: Spoken>(event: &H::Event, phase: Phase, body: BodyNeed) {
+    let attributes = Attributes::from_iter([
+        ("req_id".to_owned(), json!("forged")),
+        ("client_ip".to_owned(), json!("forged")),
+        ("n".to_owned(), json!({"a": [1]})),
+    ]);
     let config = json!({});
     let about =
         Circumstances { phase, body, visit: "id", session: "\"", attributes: &attributes, config: &config };
-    let Ok(document) = H::encode(dialect, event, about) else {
-        assert_eq!((dialect, body), (Dialect::LlmProxy, BodyNeed::Whole), "only LLMProxy needs JSON bodies");
-        return;
-    };
-    let document: Value = serde_json::from_slice(&document).unwrap();
-    match dialect {
-        Dialect::Cardan => {
-            assert_eq!(document["visit"]["id"], "id");
-            if body == BodyNeed::None {
-                assert!(document["request"].get("body").is_none());
-            }
+    for dialect in H::ROWS.iter().map(|row| row.dialect) {
+        let Ok(document) = H::encode(dialect, event, about) else {
+            assert_eq!(
+                (dialect, body),
+                (Dialect::LlmProxy, BodyNeed::Whole),
+                "only LLMProxy needs JSON bodies"
+            );
+            continue;
+        };
+        if document.is_empty() {
+            assert_eq!(dialect, Dialect::CortexPrism, "only its exports may be given nothing");
+            continue;
         }
-        Dialect::LlmProxy => {
-            assert_eq!(document["metadata"]["req_id"], "id");
-            if body == BodyNeed::None {
-                assert_eq!(document["body"], json!({}));
+        let document: Value = serde_json::from_slice(&document).unwrap();
+        let shown = match dialect {
+            Dialect::Cardan => {
+                if body == BodyNeed::None {
+                    assert!(document["request"].get("body").is_none());
+                    assert!(document["cache"].get("value").is_none());
+                }
+                &document["visit"]["id"]
             }
-        }
+            Dialect::LlmProxy => {
+                if body == BodyNeed::None {
+                    assert_eq!(document["body"], json!({}));
+                }
+                &document["metadata"]["req_id"]
+            }
+            Dialect::HeliosProxy => {
+                let first = if document.is_array() { &document[0] } else { &document };
+                let context = &first["hook_context"];
+                if let Some(attributes) = context.get("attributes").and_then(Value::as_object) {
+                    assert!(attributes.values().all(Value::is_string), "{document}");
+                    assert_ne!(attributes["client_ip"], "forged");
+                    assert_eq!(attributes["n"], r#"{"a":[1]}"#);
+                }
+                &context["request_id"]
+            }
+            Dialect::CortexPrism => &Value::Null,
+        };
+        // Logins and a plugin's own life belong to no request.
+        assert!(*shown == "id" || shown.is_null(), "{document}");
     }
+}
+
+/// Reads a document at one hook in every dialect that has it, and hands on what it was taken for.
+fn read<H: Spoken>(event: &H::Event, document: &[u8]) -> Vec<cardan_api::Verdict<H>> {
+    let dialects = H::ROWS.iter().map(|row| row.dialect);
+    dialects.filter_map(|dialect| H::decode(dialect, event, document).ok()).collect()
+}
+
+fn is_result(rows: &Rows) -> bool {
+    !rows.columns.is_empty() && rows.rows.iter().all(|row| row.len() == rows.columns.len())
+}
+
+fn completed(request: RequestEvent) -> CompleteEvent {
+    CompleteEvent { request, status: None, sent_bytes: 0, duration_ms: u64::MAX, aborted: true }
 }
 
 proptest! {
     #[test]
-    fn every_event_can_be_written(request in requests(), response in responses(), whole in any::<bool>()) {
+    fn every_exchange_can_be_written(request in requests(), response in responses(), whole in any::<bool>()) {
         let body = if whole { BodyNeed::Whole } else { BodyNeed::None };
-        let complete =
-            CompleteEvent { request: request.clone(), status: None, sent_bytes: 0, duration_ms: 0, aborted: true };
-        for dialect in DIALECTS {
-            encode::<HttpRequest>(dialect, &request, Phase::Ingress, body);
-            encode::<HttpResponse>(dialect, &response, Phase::PostFlight, body);
-            encode::<HttpComplete>(dialect, &complete, Phase::Background, body);
-        }
+        encode::<HttpRequest>(&request, Phase::Ingress, body);
+        encode::<HttpResponse>(&response, Phase::PostFlight, body);
+        encode::<HttpComplete>(&completed(request.clone()), Phase::Background, body);
+        encode::<CacheGet>(&samples::cache_get(CacheSubject::Request(request.clone())), Phase::PreFlight, body);
+        encode::<CacheSet>(&samples::cache_set(CacheSubject::Request(request.clone())), Phase::PostFlight, body);
+        let login = LoginEvent {
+            client: request.client,
+            username: request.query,
+            password: Some(request.path),
+            database: None,
+            headers: request.headers,
+        };
+        encode::<AccessAuthenticate>(&login, Phase::Ingress, body);
     }
 
-    /// Whatever a guest returns is read without a panic, and what is taken for an edit can stand in a
-    /// message.
+    #[test]
+    fn every_statement_can_be_written(query in queries(), counts in any::<[u64; 2]>()) {
+        let body = BodyNeed::Whole;
+        encode::<SqlQuery>(&query, Phase::Ingress, body);
+        encode::<SqlRoute>(&RouteEvent { query: query.clone(), nodes: Vec::new() }, Phase::Routing, body);
+        let result = ResultEvent {
+            query: query.clone(),
+            is_success: true,
+            node: query.branch.clone(),
+            elapsed_us: counts[0],
+            response_bytes: counts[1],
+            error: query.database.clone(),
+        };
+        encode::<SqlResult>(&result, Phase::Background, body);
+        encode::<CacheGet>(&samples::cache_get(CacheSubject::Query(query.clone())), Phase::PreFlight, body);
+        encode::<CacheSet>(&samples::cache_set(CacheSubject::Query(query.clone())), Phase::PostFlight, body);
+        let access =
+            AccessEvent { identity: query.identity, action: query.sql, resource: query.normalized, client: query.client };
+        encode::<AccessAuthorize>(&access, Phase::Ingress, body);
+    }
+
+    /// Whatever a guest returns is read without a panic, and what is taken for an edit or an answer can stand where
+    /// it is put.
     #[test]
     fn every_document_can_be_read(document in verdicts(), request in requests(), response in responses()) {
-        let complete =
-            CompleteEvent { request: request.clone(), status: None, sent_bytes: 0, duration_ms: 0, aborted: true };
-        for dialect in DIALECTS {
-            if let Ok(verdict) = HttpRequest::decode(dialect, &request, &document)
-                && let Some(path) = verdict.edits.path
-            {
+        for verdict in read::<HttpRequest>(&request, &document) {
+            if let Some(path) = verdict.edits.path {
                 prop_assert!(path.starts_with('/') && !path.contains(['?', ' ', '\n']));
             }
-            if let Ok(verdict) = HttpResponse::decode(dialect, &response, &document) {
-                prop_assert!(verdict.edits.status.is_none_or(|status| (200..600).contains(&status)));
+        }
+        for verdict in read::<HttpResponse>(&response, &document) {
+            prop_assert!(verdict.edits.status.is_none_or(|status| (200..600).contains(&status)));
+        }
+        drop(read::<HttpComplete>(&completed(request), &document));
+        for verdict in read::<SqlQuery>(&samples::query(), &document) {
+            if let Flow::Stop(QueryAnswer::Rows(rows)) = verdict.flow {
+                prop_assert!(is_result(&rows));
             }
-            drop(HttpComplete::decode(dialect, &complete, &document));
+        }
+        for verdict in read::<SqlRoute>(&samples::route(), &document) {
+            if let Flow::Stop(RouteAnswer::Node(name)) = verdict.flow {
+                prop_assert!(samples::route().nodes.iter().any(|node| node.name == name));
+            }
+        }
+        drop(read::<SqlResult>(&samples::result(), &document));
+        drop(read::<AccessAuthenticate>(&samples::login(), &document));
+        drop(read::<AccessAuthorize>(&samples::access(), &document));
+        let subject = CacheSubject::Query(samples::query());
+        for verdict in read::<CacheGet>(&samples::cache_get(subject.clone()), &document) {
+            if let Flow::Stop(CacheAnswer::Hit(hit)) = verdict.flow {
+                prop_assert!(is_result(&serde_json::from_slice(&hit).unwrap()));
+            }
+        }
+        drop(read::<CacheSet>(&samples::cache_set(subject), &document));
+        for verdict in read::<ToolList>(&ToolListEvent, &document) {
+            if let Flow::Stop(tools) = verdict.flow {
+                prop_assert!(tools.iter().all(|tool| !tool.name.is_empty()));
+            }
+        }
+        drop(read::<ToolCall>(&samples::tool_call("t", "{}"), &document));
+        drop(read::<PluginLoad>(&samples::life(), &document));
+        drop(read::<PluginUnload>(&samples::life(), &document));
+        let tick = TickEvent { plugin: String::new(), version: String::new() };
+        drop(read::<PluginTick>(&tick, &document));
+    }
+
+    /// HeliosProxy's host and its guest crate spell decisions differently; both mean the same.
+    #[test]
+    fn both_spellings_mean_the_same(text in any::<String>(), bytes in any::<Vec<u8>>()) {
+        for [host, guest] in [
+            [json!({"action": "block", "value": text}), json!({"kind": "BLOCK", "reason": text})],
+            [json!({"action": "rewrite", "value": text}), json!({"kind": "Rewrite", "sql": text})],
+            [json!({"action": "cached", "data": bytes}), json!({"kind": "cached", "bytes": bytes})],
+            [json!({"action": text}), json!({"kind": text})],
+        ] {
+            let read = |document: Value| {
+                told(SqlQuery::decode(Dialect::HeliosProxy, &samples::query(), document.to_string().as_bytes()))
+            };
+            let host = read(host).replace("`data`", "`bytes`");
+            prop_assert_eq!(host, read(guest));
         }
     }
 

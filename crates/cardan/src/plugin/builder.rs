@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use cardan_api::grants::{Grants, HttpScope, PrivateAddresses, Reach};
-use cardan_api::http::{HttpComplete, HttpRequest, HttpResponse};
-use cardan_api::lifecycle::{LifeEvent, LifeReason, PluginLoad, PluginTick, PluginUnload};
-use cardan_api::{Capability, Fault, Hook, InstanceMode, Limits, SnapshotPolicy};
+use cardan_api::lifecycle::{LifeEvent, LifeReason};
+use cardan_api::{Capability, Fault, InstanceMode, Limits, NamedHook, SnapshotPolicy};
 use serde_json::{Map, Value};
 
 use super::load::LoadQuestion;
@@ -16,7 +15,7 @@ use super::{Admitted, Import, Inspection, Plugin, Serving, config_text};
 use crate::abi::Abi;
 use crate::abi::extism::manifest::{MAIN, Manifest, NamedModule};
 use crate::abi::extism::{self, CoreDumps, GuestOutput, ImportKind, Linking, Stage};
-use crate::dialect::{self, Dialect, Spoken};
+use crate::dialect::{self, Dialect};
 use crate::engine::Engine;
 use crate::error::ErrorKind;
 use crate::grants::{
@@ -403,9 +402,10 @@ impl PluginBuilder {
         let main = main.ok_or_else(|| Error::format("No wasm files specified in Extism manifest"))?;
         let found = main.inspect()?.clone();
         let exports = found.functions.iter().map(String::as_str);
-        let dialect = self.dialect.or_else(|| dialect::recognise(exports));
-        let hooks = dialect.map(|dialect| hooks(dialect, &found.functions)).unwrap_or_default();
-        let lifecycle = dialect.map(|dialect| lifecycle(dialect, &found.functions)).unwrap_or_default();
+        let dialect = self.dialect.or_else(|| dialect::recognise(exports, None));
+        let answered = dialect.into_iter().flat_map(|dialect| dialect::answered(dialect, &found.functions));
+        let (hooks, lifecycle) =
+            answered.partition(|hook| NamedHook::find(hook).is_some_and(NamedHook::is_bindable));
         let capabilities = capabilities(&found.imports);
         let imports = found.imports.into_iter().map(|(module, name, _)| Import { module, name });
         let imports: Vec<Import> = imports.collect();
@@ -423,33 +423,6 @@ impl PluginBuilder {
             modules: modules.len(),
         })
     }
-}
-
-fn answers<H: Spoken>(dialect: Dialect, exports: &[String]) -> Option<&'static str> {
-    let entries = <H as Spoken>::entries(dialect);
-    entries.iter().any(|entry| exports.iter().any(|export| export == entry)).then_some(<H as Hook>::NAME)
-}
-
-fn lifecycle(dialect: Dialect, exports: &[String]) -> Vec<&'static str> {
-    [
-        answers::<PluginLoad>(dialect, exports),
-        answers::<PluginUnload>(dialect, exports),
-        answers::<PluginTick>(dialect, exports),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
-}
-
-fn hooks(dialect: Dialect, exports: &[String]) -> Vec<&'static str> {
-    [
-        answers::<HttpRequest>(dialect, exports),
-        answers::<HttpResponse>(dialect, exports),
-        answers::<HttpComplete>(dialect, exports),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
 }
 
 /// What imports ask for. What needs no grant, such as the kernel, is not listed.

@@ -1,7 +1,7 @@
 //! What a plugin is asked before it serves: the hook `plugin.load`.
 
+use cardan_api::Flow;
 use cardan_api::lifecycle::{LifeEvent, PluginLoad};
-use cardan_api::{Fault, Flow};
 use serde_json::Value;
 
 use crate::abi::extism::{Call, Guest};
@@ -26,10 +26,9 @@ impl LoadQuestion {
         config: &Value,
     ) -> Result<Option<Self>, Error> {
         let Some(dialect) = dialect else { return Ok(None) };
-        let entries = PluginLoad::entries(dialect);
-        let Some(export) = entries.iter().find(|entry| exports.iter().any(|export| export == *entry)) else {
-            return Ok(None);
-        };
+        let mut asked =
+            PluginLoad::entries(dialect).asked(|entry| exports.iter().any(|export| export == entry));
+        let Some(export) = asked.next() else { return Ok(None) };
         let document = PluginLoad::encode(dialect, &event, Circumstances::of_life(config))
             .map_err(|why| Error::host(format!("plugin.load has no document: {why}")))?;
         Ok(Some(Self { dialect, event, export, document }))
@@ -46,11 +45,8 @@ impl LoadQuestion {
         };
         let deadline = guest.time_left();
         let call = Call { export: self.export, input: &self.document, deadline };
-        let output = plugin::succeed(guest.call(call).await).map_err(start)?;
-        let verdict = PluginLoad::decode(self.dialect, &self.event, &output).map_err(|why| {
-            let why = format!("plugin.load: returned no document of the dialect {}: {why}", self.dialect);
-            Error::new(ErrorKind::Start(Fault::Protocol), why)
-        })?;
+        let report = guest.call(call).await;
+        let verdict = plugin::verdict::<PluginLoad>(self.dialect, &self.event, report).map_err(start)?;
         match verdict.flow {
             Flow::Continue => guest.forget_call().map_err(|why| Error::host(format!("{why:#}"))),
             Flow::Stop(refusal) => {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::super::{Circumstances, Malformed, write};
-use super::VerdictDocument;
+use super::verdict::VerdictDocument;
 
 /// What a plugin is given at the hooks of its own life.
 #[derive(Serialize, JsonSchema)]
@@ -54,9 +54,11 @@ pub(in super::super) fn encode_tick(
 /// Continue, or refuse with a message.
 pub(in super::super) fn decode_load(document: &[u8]) -> Result<Verdict<PluginLoad>, Malformed> {
     match VerdictDocument::read(document)? {
-        VerdictDocument::Refuse { status: None, kind: None, message } => Ok(Verdict::stop(LoadRefusal {
-            message: message.unwrap_or_else(|| "it said no more than that".to_owned()),
-        })),
+        VerdictDocument::Refuse { status: None, kind: None, sqlstate: None, message } => {
+            Ok(Verdict::stop(LoadRefusal {
+                message: message.unwrap_or_else(|| "it said no more than that".to_owned()),
+            }))
+        }
         VerdictDocument::Refuse { .. } => Err(Malformed(
             "plugin.load is refused with a message and nothing else: no client hears of it".to_owned(),
         )),
@@ -73,8 +75,8 @@ fn plain<H: Hook>(document: &VerdictDocument) -> Result<Verdict<H>, Malformed> {
     let name = H::NAME;
     match document {
         VerdictDocument::Continue { edits, attributes } => {
-            if edits.as_ref().is_some_and(|edits| !edits.is_empty()) {
-                return Err(Malformed(format!("there is nothing to edit at {name}")));
+            if let Some(edits) = edits {
+                edits.fit(name, &[])?;
             }
             if attributes.as_ref().is_some_and(|attributes| !attributes.is_empty()) {
                 return Err(Malformed(format!("there is no visit at {name} to set attributes of")));
@@ -82,6 +84,7 @@ fn plain<H: Hook>(document: &VerdictDocument) -> Result<Verdict<H>, Malformed> {
             Ok(Verdict { flow: Flow::Continue, edits: H::Edits::default(), attributes: Default::default() })
         }
         VerdictDocument::Refuse { .. } => Err(Malformed(format!("there is nothing to refuse at {name}"))),
+        VerdictDocument::Answer { .. } => Err(Malformed(format!("there is nothing to answer at {name}"))),
         VerdictDocument::Respond { .. } => Err(Malformed(format!("there is nobody to respond to at {name}"))),
     }
 }

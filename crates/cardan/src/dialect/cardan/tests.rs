@@ -1,10 +1,28 @@
-use cardan_api::BodyNeed;
-use cardan_api::http::HeaderEdit;
+use cardan_api::http::{
+    HeaderEdit, HttpAnswer, HttpComplete, HttpRequest, HttpResponse, Refusal, RequestEdits, Response,
+    ResponseEdits,
+};
+use cardan_api::{BodyNeed, Flow, Verdict};
 
+use super::http::{encode_complete, encode_request, encode_response};
 use super::*;
 use crate::dialect::samples::{self, About};
+use crate::dialect::{Dialect, Malformed, Spoken};
 
+mod hooks;
 mod schema;
+
+fn decode_request(document: &[u8]) -> Result<Verdict<HttpRequest>, Malformed> {
+    HttpRequest::decode(Dialect::Cardan, &samples::request(None), document)
+}
+
+fn decode_response(document: &[u8]) -> Result<Verdict<HttpResponse>, Malformed> {
+    HttpResponse::decode(Dialect::Cardan, &samples::response(None), document)
+}
+
+fn decode_complete(document: &[u8]) -> Result<Verdict<HttpComplete>, Malformed> {
+    HttpComplete::decode(Dialect::Cardan, &samples::complete(), document)
+}
 
 /// Where the checked-in schemas are.
 const SCHEMA_DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/schema");
@@ -176,12 +194,12 @@ fn malformed_verdicts() {
     check("{}", "missing field `verdict`");
     check(
         r#"{"verdict":"Continue"}"#,
-        "unknown variant `Continue`, expected one of `continue`, `refuse`, `respond`",
+        "unknown variant `Continue`, expected one of `continue`, `refuse`, `respond`, `answer`",
     );
     check(
         r#"{"verdict":"continue","edit":{}}"#,
-        "unknown field `edit`, expected one of `verdict`, `edits`, `attributes`, `status`, `kind`, `message`, \
-         `headers`, `body`",
+        "unknown field `edit`, expected one of `verdict`, `edits`, `attributes`, `status`, `kind`, `sqlstate`, \
+         `message`, `headers`, `body`, `answer`",
     );
     check(r#"{"verdict":"continue","status":200}"#, r#"the verdict "continue" has no key "status""#);
     check(r#"{"verdict":"refuse","edits":{}}"#, r#"the verdict "refuse" has no key "edits""#);
@@ -201,7 +219,10 @@ fn malformed_verdicts() {
         r#"{"verdict":"continue","edits":{"body":{"base64":"?"}}}"#,
         "a body's base64 is not valid: Invalid symbol 63, offset 0.",
     );
-    beyond_schema(r#"{"verdict":"continue","edits":{"status":200}}"#, "a request has no status to edit");
+    beyond_schema(
+        r#"{"verdict":"continue","edits":{"status":200}}"#,
+        "there is no status to edit at http.request",
+    );
     for path in ["models", "", "/a?b", "/a b", "/a#b", "/é", "/a\\r\\nb"] {
         let document = format!(r#"{{"verdict":"continue","edits":{{"path":"{path}"}}}}"#);
         assert!(request_verdict(&document).contains("is no path"), "{document}");
@@ -231,7 +252,7 @@ fn response_verdicts() {
         "malformed: the status 199 is not between 200 and 599",
     );
     let path = r#"{"verdict":"continue","edits":{"path":"/a"}}"#;
-    check_with(response_verdict, path, "malformed: a response has no path to edit", true);
+    check_with(response_verdict, path, "malformed: there is no path to edit at http.response", true);
 }
 
 #[test]
@@ -244,10 +265,11 @@ fn observers_change_nothing() {
     }
     check(r#"{"verdict":"continue"}"#, Ok(0));
     check(r#"{"verdict":"continue","edits":{},"attributes":{"a":1}}"#, Ok(1));
-    let edit = Err("there is nothing left to edit at http.complete");
+    let edit = Err("there is nothing to edit at http.complete");
     check(r#"{"verdict":"continue","edits":{"headers":{"a":"b"}}}"#, edit);
-    check(r#"{"verdict":"refuse"}"#, Err("there is nothing left to stop at http.complete"));
-    check(r#"{"verdict":"respond"}"#, Err("there is nothing left to stop at http.complete"));
+    check(r#"{"verdict":"refuse"}"#, Err("there is nothing to refuse at http.complete"));
+    check(r#"{"verdict":"respond"}"#, Err("there is nobody to respond to at http.complete"));
+    check(r#"{"verdict":"answer","answer":{}}"#, Err("there is nothing to answer at http.complete"));
 }
 
 #[test]

@@ -77,7 +77,6 @@ pub mod component;
 #[cfg(not(feature = "component"))]
 #[doc(hidden)]
 pub mod documents;
-#[cfg(not(feature = "component"))]
 mod export;
 
 #[cfg(feature = "capability")]
@@ -100,7 +99,7 @@ pub mod convention;
 #[cfg(not(feature = "component"))]
 use calls as host;
 #[cfg(feature = "component")]
-use component::host;
+use component::{self as convention, host};
 
 pub use cardan_api as api;
 pub use config::Config;

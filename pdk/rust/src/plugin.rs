@@ -44,7 +44,7 @@ pub trait Plugin: Sized + 'static {
     /// `plugin.unload`: after the last call.
     fn plugin_unload(&mut self, life: LifeEvent) -> Result<()> {
         let _ = life;
-        Err(unanswered("plugin_unload"))
+        Ok(())
     }
 
     /// `plugin.tick`: at the plugin's own interval.

@@ -10,21 +10,21 @@ pub struct Tool {
     /// What it does, for the model that may call it.
     pub description: String,
     /// A JSON schema of its arguments, an object.
-    pub input_schema: Value,
+    pub parameters: Value,
 }
 
 impl Tool {
     /// A tool without arguments.
     pub fn new(name: &str, description: &str) -> Self {
-        let input_schema = json!({ "type": "object", "properties": {} });
-        Self { name: name.to_owned(), description: description.to_owned(), input_schema }
+        let parameters = json!({ "type": "object", "properties": {} });
+        Self { name: name.to_owned(), description: description.to_owned(), parameters }
     }
 
     /// With a required argument. `kind` is `string`, `number`, `boolean`, `object` or `array`.
     #[must_use]
     pub fn with(mut self, argument: &str, kind: &str, description: &str) -> Self {
-        self.input_schema["properties"][argument] = json!({ "type": kind, "description": description });
-        match &mut self.input_schema["required"] {
+        self.parameters["properties"][argument] = json!({ "type": kind, "description": description });
+        match &mut self.parameters["required"] {
             Value::Array(required) => required.push(argument.into()),
             required => *required = json!([argument]),
         }

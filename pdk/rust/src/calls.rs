@@ -15,10 +15,6 @@ use crate::log::Level;
 use crate::sql::{Failure as SqlFailure, Rows};
 
 /// Every call there is, by the name that hosts know it by, for a macro that declares them in a convention.
-#[cfg_attr(
-    not(any(feature = "extism", feature = "packed", feature = "capability")),
-    expect(unused_macros, reason = "there is no convention to declare them in")
-)]
 macro_rules! every {
     ($declare:ident) => {
         $declare! {
@@ -43,7 +39,6 @@ macro_rules! every {
         }
     };
 }
-#[cfg(any(feature = "extism", feature = "packed", feature = "capability"))]
 pub(crate) use every;
 
 fn there(bytes: Vec<u8>) -> Option<Vec<u8>> {

@@ -67,7 +67,7 @@ use http_response::exports::cardan::plugin::http_response::{Response, ResponseVe
 use life::exports::cardan::plugin::life::{Reason, Version};
 use tools::exports::cardan::plugin::tools::{Tool as ToolRecord, ToolError as ToolFailure};
 
-pub fn prepare() {
+pub(crate) fn prepare() {
     use std::sync::Once;
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

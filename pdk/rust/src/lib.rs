@@ -79,19 +79,19 @@ pub mod component;
 pub mod documents;
 mod export;
 
-#[cfg(feature = "capability")]
+#[cfg(all(target_arch = "wasm32", feature = "capability"))]
 #[doc(hidden)]
 #[path = "convention/capability.rs"]
 pub mod convention;
-#[cfg(feature = "extism")]
+#[cfg(all(target_arch = "wasm32", feature = "extism"))]
 #[doc(hidden)]
 #[path = "convention/extism.rs"]
 pub mod convention;
-#[cfg(feature = "packed")]
+#[cfg(all(target_arch = "wasm32", feature = "packed"))]
 #[doc(hidden)]
 #[path = "convention/packed.rs"]
 pub mod convention;
-#[cfg(not(any(feature = "component", feature = "extism", feature = "packed", feature = "capability")))]
+#[cfg(all(not(target_arch = "wasm32"), not(feature = "component")))]
 #[doc(hidden)]
 #[path = "convention/none.rs"]
 pub mod convention;

@@ -21,7 +21,9 @@ struct Build {
     features: &'static str,
     form: Form,
     names: Names,
-    /// Package and name of the prebuilt file.
+    /// The package whose examples the guests are. None: they are packages.
+    examples_of: Option<&'static str>,
+    /// Package or example, and name of the prebuilt file.
     guests: &'static [(&'static str, &'static str)],
 }
 
@@ -48,12 +50,13 @@ impl Build {
         features: "",
         form: Form::AsLinked,
         names: Names::Cargo,
+        examples_of: None,
         guests: &[],
     };
     const PDK: Self = Self { names: Names::Ours, ..Self::RELEASE };
 }
 
-const BUILDS: [Build; 7] = [
+const BUILDS: [Build; 11] = [
     Build {
         guests: &[
             ("my-wasm-plugin", "llmproxy-template-unknown"),
@@ -81,6 +84,38 @@ const BUILDS: [Build; 7] = [
         form: Form::Component,
         guests: &[("universal", "universal-component")],
         ..Build::PDK
+    },
+    Build { guests: &[("llm-guardrail", "helios-llm-guardrail")], ..Build::RELEASE },
+    Build { guests: &[("transform-rust", "transform-rust")], ..Build::PDK },
+    Build {
+        examples_of: Some("helios-plugins"),
+        guests: &[
+            ("ai-classifier", "helios-ai-classifier"),
+            ("audit-chain", "helios-audit-chain"),
+            ("column-mask", "helios-column-mask"),
+            ("cost-governor", "helios-cost-governor"),
+            ("custom-auth", "helios-custom-auth"),
+            ("pgvector-router", "helios-pgvector-router"),
+            ("residency-router", "helios-residency-router"),
+            ("token-budget", "helios-token-budget"),
+        ],
+        ..Build::PDK
+    },
+    Build {
+        target: "wasm32-wasip2",
+        examples_of: Some("smg-guests"),
+        guests: &[
+            ("smg-auth", "smg-auth"),
+            ("smg-logging", "smg-logging"),
+            ("smg-misbehaving", "smg-misbehaving"),
+            ("smg-on-request", "smg-on-request"),
+            ("smg-passthrough", "smg-passthrough"),
+            ("smg-rate-limit", "smg-rate-limit"),
+            ("smg-storage", "smg-storage"),
+            ("smg-storage-passthrough", "smg-storage-passthrough"),
+            ("vllm-on-request", "vllm-on-request"),
+        ],
+        ..Build::RELEASE
     },
 ];
 
@@ -113,7 +148,7 @@ impl Guests<'_> {
     pub(super) fn build_rust(&self, built: &mut Built) -> Result<()> {
         let flags = self.rust_flags()?;
         for build in &BUILDS {
-            let packages = build.guests.iter().map(|(package, _)| *package);
+            let names = build.guests.iter().map(|(name, _)| *name);
             println!("cargo build --profile {} --target {} {}", build.profile, build.target, build.features);
             let mut cargo = self.cargo(&["build", "--quiet", "--locked"]);
             let mut folder = self.target();
@@ -122,13 +157,23 @@ impl Guests<'_> {
                 cargo.env("RUSTC_WRAPPER", std::env::current_exe()?).env(AS_RUSTC, "1");
             }
             cargo.args(["--profile", build.profile, "--target", build.target, "--target-dir"]).arg(&folder);
-            cargo.args(packages.flat_map(|package| ["--package", package]));
+            let below = match build.examples_of {
+                None => {
+                    cargo.args(names.flat_map(|package| ["--package", package]));
+                    ""
+                }
+                Some(package) => {
+                    cargo.args(["--package", package]).args(names.flat_map(|name| ["--example", name]));
+                    "examples/"
+                }
+            };
             if !build.features.is_empty() {
                 cargo.args(["--features", build.features]);
             }
             tool::run(cargo.env("CARGO_ENCODED_RUSTFLAGS", &flags))?;
-            for (package, name) in build.guests {
-                let file = format!("{}/{}/{}.wasm", build.target, build.profile, package.replace('-', "_"));
+            for (built_as, name) in build.guests {
+                let file = built_as.replace('-', "_");
+                let file = format!("{}/{}/{below}{file}.wasm", build.target, build.profile);
                 take(built, name, &folder.join(file))?;
                 if build.form == Form::Component {
                     wrap(built, name)?;

@@ -1,5 +1,5 @@
-//! CortexPrism's conventions. A hook is a function from JSON to a pointer at JSON that ends in a NUL byte; tools are
-//! answered by the functions of its ABI version 1. Calls of the host are those of `cardan`, as in the packed
+//! CortexPrism's conventions. A hook is a function from JSON to a pointer at JSON that ends in a NUL byte. Calls
+//! of the host are those of `cardan`, as in the packed
 //! convention.
 
 use std::alloc::Layout;
@@ -8,7 +8,7 @@ use std::sync::Once;
 use crate::Error;
 use crate::log::Level;
 
-/// Before each block stands its size, since `free` is not told.
+/// Before each block stands its size: of what a call returned, the host does not know how long it is with its NUL byte.
 const HEAD: usize = 8;
 
 fn layout(size: usize) -> Option<Layout> {
@@ -16,7 +16,7 @@ fn layout(size: usize) -> Option<Layout> {
 }
 
 /// Memory for the host to write to. Null: there is none.
-pub fn malloc(size: usize) -> *mut u8 {
+pub fn alloc(size: usize) -> *mut u8 {
     let Some(layout) = layout(size) else { return std::ptr::null_mut() };
     // SAFETY: the layout has room for the size, which is written before anybody reads it.
     unsafe {
@@ -29,28 +29,28 @@ pub fn malloc(size: usize) -> *mut u8 {
     }
 }
 
-/// Gives back what [`malloc`] gave, or what a call returned.
+/// Gives back what [`alloc`] gave, or what a call returned.
 ///
 /// # Safety
 ///
 /// It is one of these two, and nobody uses it any more.
-pub unsafe fn free(at: *mut u8) {
+pub unsafe fn dealloc(at: *mut u8) {
     if at.is_null() {
         return;
     }
-    // SAFETY: `malloc` has put the size there.
+    // SAFETY: `alloc` has put the size there.
     unsafe {
         let block = at.sub(HEAD);
         let size = block.cast::<usize>().read();
         if let Some(layout) = layout(size) {
-            std::alloc::dealloc(block, layout);
+            std::alloc::dealloc(block, layout)
         }
     }
 }
 
-/// The bytes, and a NUL byte behind them, in memory of `malloc`.
+/// The bytes, and a NUL byte behind them, in memory of `alloc`.
 fn with_nul(bytes: &[u8]) -> *mut u8 {
-    let at = malloc(bytes.len() + 1);
+    let at = alloc(bytes.len() + 1);
     if at.is_null() {
         std::process::abort();
     }
@@ -68,10 +68,10 @@ fn unpack(packed: u64) -> Vec<u8> {
     if at.is_null() || size == 0 {
         return Vec::new();
     }
-    // SAFETY: the host asked `malloc` for it, with this size, and has no more use for it.
+    // SAFETY: the host asked `alloc` for it, with this size, and has no more use for it.
     unsafe {
         let bytes = std::slice::from_raw_parts(at, size).to_vec();
-        free(at);
+        dealloc(at);
         bytes
     }
 }
@@ -113,7 +113,8 @@ pub(crate) fn log(level: Level, text: &str) {
     unsafe { host_log(level.as_ptr(), level.len(), text.as_ptr(), text.len()) }
 }
 
-pub(crate) fn prepare() {
+/// What has to be done once, before the plugin is.
+pub fn prepare() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| std::panic::set_hook(Box::new(|panic| log(Level::Error, &panic.to_string()))));
 }
@@ -158,14 +159,14 @@ macro_rules! export_hook {
 macro_rules! export_frame {
     ($plugin:ty, $($hook:ident),*) => {
         #[unsafe(no_mangle)]
-        extern "C" fn malloc(size: usize) -> *mut u8 {
-            $crate::convention::malloc(size)
+        extern "C" fn alloc(size: usize) -> *mut u8 {
+            $crate::convention::alloc(size)
         }
 
         #[unsafe(no_mangle)]
-        unsafe extern "C" fn free(at: *mut u8) {
+        unsafe extern "C" fn dealloc(at: *mut u8, _size: usize) {
             // SAFETY: the host gives back what it was given.
-            unsafe { $crate::convention::free(at) }
+            unsafe { $crate::convention::dealloc(at) }
         }
     };
 }

@@ -12,33 +12,15 @@ macro_rules! nobody {
     };
 }
 
-nobody! {
-    config_get(name);
-    kv_get(key);
-    kv_set(key, value, options);
-    kv_delete(key);
-    kv_add(key, delta);
-    kv_cas(key, expected, value);
-    kv_scan(options);
-    cache_get(key);
-    cache_set(key, value, seconds);
-    cache_delete(key);
-    cache_fill(key);
-    execute_query(query);
-    metric_inc(metric, value);
-    metric_gauge(metric, value);
-    metric_observe(metric, value);
-    http_fetch(request);
-    secret_get(name);
-    time_now_ms();
-    random_bytes(count);
-}
+nobody! { config_get(name); }
+crate::calls::every!(nobody);
 
 pub(crate) fn log(level: Level, text: &str) {
     eprintln!("{}: {text}", level.name());
 }
 
-pub(crate) fn prepare() {}
+/// What has to be done once, before the plugin is.
+pub fn prepare() {}
 
 /// On this machine nothing is exported, but what would be has to compile.
 #[doc(hidden)]

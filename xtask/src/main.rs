@@ -23,7 +23,7 @@ use clap::Parser;
 enum Chore {
     /// Prepare this machine: WebAssembly targets of Rust, and Python clients for the end-to-end tests
     Setup {
-        /// Also install the compilers of the Go and C guests
+        /// Also install the compilers of the Go, C, Zig and AssemblyScript guests
         #[arg(long)]
         guest_compilers: bool,
     },
@@ -64,6 +64,9 @@ enum Chore {
 }
 
 fn main() -> ExitCode {
+    if let Some(status) = guests::rewrite_metadata() {
+        return status;
+    }
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -17,12 +17,16 @@ pub(crate) fn run(root: &Path, guest_compilers: bool) -> Result<()> {
     if guest_compilers {
         packages.extend(guests::compiler_packages(root)?);
     }
-    let mut failed = 0;
-    for (step, outcome) in [
+    let mut steps = vec![
         ("Rust targets", rust_targets()),
         ("Python packages", python_packages(root, &packages)),
         ("PostgreSQL", postgres()),
-    ] {
+    ];
+    if guest_compilers {
+        steps.push(("npm packages", npm_packages(root)));
+    }
+    let mut failed = 0;
+    for (step, outcome) in steps {
         if let Err(error) = outcome {
             println!("{step}: not set up: {error:#}");
             failed += 1;
@@ -85,6 +89,18 @@ fn python_packages(root: &Path, packages: &[String]) -> Result<()> {
     tool::run(&mut pip).context("pip cannot install from PyPI: look at its message above")?;
     let all: Vec<&str> = installed.lines().chain(missing).collect();
     fs::write(&stamp, all.join("\n") + "\n").with_context(|| format!("cannot write {}", stamp.display()))
+}
+
+/// The compiler of the AssemblyScript guests.
+fn npm_packages(root: &Path) -> Result<()> {
+    let folder = tool::modules(root);
+    for package in guests::compiler_modules(root)? {
+        println!("npm install {package}");
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix"]).arg(&folder).arg(package);
+        tool::run(&mut npm).context("npm cannot install it: look at its message above")?;
+    }
+    Ok(())
 }
 
 fn make_venv(venv: &Path) -> Result<()> {

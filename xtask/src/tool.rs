@@ -69,6 +69,21 @@ pub(crate) fn zig(root: &Path) -> Vec<Command> {
         .collect()
 }
 
+/// The AssemblyScript compiler, looked for in the same places.
+pub(crate) fn asc(root: &Path) -> Vec<Command> {
+    toolchains()
+        .map(|folder| folder.join("bin/asc"))
+        .into_iter()
+        .chain([modules(root).join("node_modules/.bin/asc"), "asc".into()])
+        .map(Command::new)
+        .collect()
+}
+
+/// Where `cargo xtask setup` installs packages of npm.
+pub(crate) fn modules(root: &Path) -> PathBuf {
+    root.join("target/npm")
+}
+
 /// The virtual environment that `cargo xtask setup` makes.
 pub(crate) fn venv(root: &Path) -> PathBuf {
     root.join("target/venv")
@@ -77,6 +92,11 @@ pub(crate) fn venv(root: &Path) -> PathBuf {
 /// The environment variables whose name starts with this.
 pub(crate) fn variables(prefix: &str) -> impl Iterator<Item = OsString> {
     std::env::vars_os().map(|(name, _)| name).filter(move |name| name.to_string_lossy().starts_with(prefix))
+}
+
+/// An environment variable that is text; empty where it is not set.
+pub(crate) fn variable_text(name: &str) -> String {
+    variable(name).and_then(|value| value.into_string().ok()).unwrap_or_default()
 }
 
 fn toolchains() -> Option<PathBuf> {

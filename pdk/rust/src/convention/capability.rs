@@ -1,0 +1,172 @@
+//! CortexPrism's conventions. A hook is a function from JSON to a pointer at JSON that ends in a NUL byte. Calls
+//! of the host are those of `cardan`, as in the packed
+//! convention.
+
+use std::alloc::Layout;
+use std::sync::Once;
+
+use crate::Error;
+use crate::log::Level;
+
+/// Before each block stands its size: of what a call returned, the host does not know how long it is with its NUL byte.
+const HEAD: usize = 8;
+
+fn layout(size: usize) -> Option<Layout> {
+    Layout::from_size_align(size.checked_add(HEAD)?, HEAD).ok()
+}
+
+/// Memory for the host to write to. Null: there is none.
+pub fn alloc(size: usize) -> *mut u8 {
+    let Some(layout) = layout(size) else { return std::ptr::null_mut() };
+    // SAFETY: the layout has room for the size, which is written before anybody reads it.
+    unsafe {
+        let block = std::alloc::alloc(layout);
+        if block.is_null() {
+            return block;
+        }
+        block.cast::<usize>().write(size);
+        block.add(HEAD)
+    }
+}
+
+/// Gives back what [`alloc`] gave, or what a call returned.
+///
+/// # Safety
+///
+/// It is one of these two, and nobody uses it any more.
+pub unsafe fn dealloc(at: *mut u8) {
+    if at.is_null() {
+        return;
+    }
+    // SAFETY: `alloc` has put the size there.
+    unsafe {
+        let block = at.sub(HEAD);
+        let size = block.cast::<usize>().read();
+        if let Some(layout) = layout(size) {
+            std::alloc::dealloc(block, layout)
+        }
+    }
+}
+
+/// The bytes, and a NUL byte behind them, in memory of `alloc`.
+fn with_nul(bytes: &[u8]) -> *mut u8 {
+    let at = alloc(bytes.len() + 1);
+    if at.is_null() {
+        std::process::abort();
+    }
+    // SAFETY: there is room for that.
+    unsafe {
+        at.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        at.add(bytes.len()).write(0);
+    }
+    at
+}
+
+/// What the host says in a pointer and a length in one number.
+fn unpack(packed: u64) -> Vec<u8> {
+    let (at, size) = ((packed >> 32) as usize as *mut u8, (packed & u64::from(u32::MAX)) as usize);
+    if at.is_null() || size == 0 {
+        return Vec::new();
+    }
+    // SAFETY: the host asked `alloc` for it, with this size, and has no more use for it.
+    unsafe {
+        let bytes = std::slice::from_raw_parts(at, size).to_vec();
+        dealloc(at);
+        bytes
+    }
+}
+
+macro_rules! declare {
+    ($($name:ident($($argument:ident),*);)*) => {
+        mod raw {
+            #[link(wasm_import_module = "cardan")]
+            unsafe extern "C" {
+                $(pub(super) fn $name($($argument: *const u8, _: usize),*) -> u64;)*
+            }
+        }
+
+        $(pub(crate) fn $name($($argument: &[u8]),*) -> Vec<u8> {
+            // SAFETY: these are the types that the host has for this name.
+            unpack(unsafe { raw::$name($($argument.as_ptr(), $argument.len()),*) })
+        })*
+    };
+}
+
+crate::calls::every!(declare);
+
+#[link(wasm_import_module = "cardan")]
+unsafe extern "C" {
+    #[link_name = "config_get"]
+    fn host_config_get(name: *const u8, name_size: usize) -> u64;
+    #[link_name = "log"]
+    fn host_log(level: *const u8, level_size: usize, text: *const u8, text_size: usize);
+}
+
+pub(crate) fn config_get(name: &[u8]) -> Vec<u8> {
+    // SAFETY: this is the type that the host has for this name.
+    unpack(unsafe { host_config_get(name.as_ptr(), name.len()) })
+}
+
+pub(crate) fn log(level: Level, text: &str) {
+    let level = level.name();
+    // SAFETY: this is the type that the host has for this name.
+    unsafe { host_log(level.as_ptr(), level.len(), text.as_ptr(), text.len()) }
+}
+
+/// What has to be done once, before the plugin is.
+pub fn prepare() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| std::panic::set_hook(Box::new(|panic| log(Level::Error, &panic.to_string()))));
+}
+
+/// One exported call. The convention has no place for an error: its text goes to the log, and the call traps.
+///
+/// # Safety
+///
+/// The host has written `size` bytes at `input`.
+pub unsafe fn export(
+    input: *const u8,
+    size: usize,
+    answer: impl FnOnce(&[u8]) -> Result<Vec<u8>, Error>,
+) -> *mut u8 {
+    // SAFETY: the caller says so.
+    let input = if size == 0 { &[] } else { unsafe { std::slice::from_raw_parts(input, size) } };
+    match answer(input) {
+        Ok(output) => with_nul(&output),
+        Err(error) => {
+            log(Level::Error, &error.to_string());
+            std::process::abort()
+        }
+    }
+}
+
+/// Exports one hook. [`export!`](crate::export) uses it.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! export_hook {
+    ($plugin:ty, $hook:ident) => {
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $hook(input: *const u8, size: usize) -> *mut u8 {
+            // SAFETY: the host has written them there.
+            unsafe { $crate::convention::export(input, size, $crate::documents::$hook::<$plugin>) }
+        }
+    };
+}
+
+/// What a module of this convention exports beside its hooks.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! export_frame {
+    ($plugin:ty, $($hook:ident),*) => {
+        #[unsafe(no_mangle)]
+        extern "C" fn alloc(size: usize) -> *mut u8 {
+            $crate::convention::alloc(size)
+        }
+
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn dealloc(at: *mut u8, _size: usize) {
+            // SAFETY: the host gives back what it was given.
+            unsafe { $crate::convention::dealloc(at) }
+        }
+    };
+}

@@ -1,0 +1,60 @@
+//! Cardan's own documents, for the conventions that carry bytes: one function for each hook, from the event's
+//! document to the verdict's. `docs/dialects.md` has them in words, `docs/schema` as JSON Schemas.
+
+mod events;
+mod verdicts;
+
+use serde::Deserialize;
+
+use crate::plugin::ask;
+use crate::{Error, Exported, Result};
+
+use events::{Asked, Life};
+
+fn read<'a, T: Deserialize<'a>>(document: &'a [u8]) -> Result<T> {
+    serde_json::from_slice(document)
+        .map_err(|error| Error::new(format_args!("the host's document cannot be read: {error}")))
+}
+
+pub fn http_request<P: Exported>(document: &[u8]) -> Result<Vec<u8>> {
+    let asked: Asked<'_> = read(document)?;
+    let (visit, config) = asked.circumstances();
+    let request = asked.request()?;
+    verdicts::of_request(ask::<P, _>(config, |plugin| plugin.http_request(&visit, request))??)
+}
+
+pub fn http_response<P: Exported>(document: &[u8]) -> Result<Vec<u8>> {
+    let asked: Asked<'_> = read(document)?;
+    let (visit, config) = asked.circumstances();
+    let response = asked.response()?;
+    verdicts::of_response(ask::<P, _>(config, |plugin| plugin.http_response(&visit, response))??)
+}
+
+pub fn http_complete<P: Exported>(document: &[u8]) -> Result<Vec<u8>> {
+    let asked: Asked<'_> = read(document)?;
+    let (visit, config) = asked.circumstances();
+    let complete = asked.complete()?;
+    verdicts::of_complete(ask::<P, _>(config, |plugin| plugin.http_complete(&visit, complete))??)
+}
+
+/// Refuses where the plugin cannot be made: here it is not a fault but the answer.
+pub fn plugin_load<P: Exported>(document: &[u8]) -> Result<Vec<u8>> {
+    let life: Life<'_> = read(document)?;
+    let loaded = ask::<P, _>(life.config(), |plugin| plugin.plugin_load(life.event())).and_then(|done| done);
+    match loaded {
+        Ok(()) => Ok(verdicts::done()),
+        Err(error) => verdicts::not_loaded(&error),
+    }
+}
+
+pub fn plugin_unload<P: Exported>(document: &[u8]) -> Result<Vec<u8>> {
+    let life: Life<'_> = read(document)?;
+    ask::<P, _>(life.config(), |plugin| plugin.plugin_unload(life.event()))??;
+    Ok(verdicts::done())
+}
+
+pub fn plugin_tick<P: Exported>(document: &[u8]) -> Result<Vec<u8>> {
+    let life: Life<'_> = read(document)?;
+    ask::<P, _>(life.config(), |plugin| plugin.plugin_tick(life.tick()))??;
+    Ok(verdicts::done())
+}

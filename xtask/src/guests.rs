@@ -199,7 +199,16 @@ impl<'a> Guests<'a> {
             println!("asc {name}");
             let mut build = again(asc);
             build.current_dir(self.folder.join(folder));
-            build.args([source, "-O3s", "--runtime", "incremental", "--exportRuntime", "--use", "abort=", "-o"]);
+            build.args([
+                source,
+                "-O3s",
+                "--runtime",
+                "incremental",
+                "--exportRuntime",
+                "--use",
+                "abort=",
+                "-o",
+            ]);
             tool::run(build.arg(&output))?;
             take(built, name, &output)?;
         }

@@ -97,7 +97,9 @@ fn npm_packages(root: &Path) -> Result<()> {
     for package in guests::compiler_modules(root)? {
         println!("npm install {package}");
         let mut npm = Command::new("npm");
-        npm.args(["install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix"]).arg(&folder).arg(package);
+        npm.args(["install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix"])
+            .arg(&folder)
+            .arg(package);
         tool::run(&mut npm).context("npm cannot install it: look at its message above")?;
     }
     Ok(())

@@ -14,6 +14,7 @@ use std::fmt;
 
 use self::extism::{ImportKind, ModuleInspection};
 use crate::Error;
+use crate::dialect::Dialect;
 
 pub(crate) use imported::Imported;
 pub use lowering::ResultForm;
@@ -40,6 +41,15 @@ impl Abi {
             Self::Extism => "extism",
             Self::Packed => "packed",
             Self::Capability => "capability",
+        }
+    }
+
+    /// The dialect of the system that the convention was made for.
+    pub(crate) fn native_dialect(self) -> Option<Dialect> {
+        match self {
+            Self::Extism => None,
+            Self::Packed => Some(Dialect::HeliosProxy),
+            Self::Capability => Some(Dialect::CortexPrism),
         }
     }
 

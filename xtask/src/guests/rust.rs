@@ -220,7 +220,8 @@ impl Guests<'_> {
 /// Makes a component of a module, in its place.
 fn wrap(built: &mut Built, name: &str) -> Result<()> {
     let module = built.get_mut(&format!("{name}.wasm")).context("it was built just now")?;
-    let encoded = ComponentEncoder::default().module(module).and_then(|encoder| encoder.validate(true).encode());
+    let encoded =
+        ComponentEncoder::default().module(module).and_then(|encoder| encoder.validate(true).encode());
     *module = encoded.with_context(|| format!("no component can be made of {name}"))?;
     Ok(())
 }

@@ -21,8 +21,7 @@ const VERSION: &str = "plugin_get_abi_version";
 const INIT: &str = "plugin_init";
 const ENTRY: &str = "(type (func (param i32 i32) (result i32)))";
 
-/// Whether a module is of this convention, by its imports and its exports with their types. `named`: nothing
-/// else that can be called has to be missing.
+/// Whether a module is of this convention, by its imports and its exports with their types.
 pub(super) fn recognise<'a>(exports: &[(&'a str, &'a str)], imports: &[(&'a str, &'a str)]) -> bool {
     let exports_any = |names: &[&str]| exports.iter().any(|(name, _)| names.contains(name));
     if exports_any(&[CALL, LIST])
@@ -33,7 +32,9 @@ pub(super) fn recognise<'a>(exports: &[(&'a str, &'a str)], imports: &[(&'a str,
     let entry = exports.iter().any(|(name, ty)| *ty == ENTRY && is_capability(name));
     let starts = ["_start", "_initialize", "__wasm_call_ctors", "hs_init"];
     let callable = |ty: &str| ty == "(type (func))" || ty == "(type (func (result i32)))";
-    entry && !exports.iter().any(|(name, ty)| callable(ty) && !starts.contains(name))
+    // What toolchains add begins with two underscores.
+    let own = |name: &str| !starts.contains(&name) && !name.starts_with("__");
+    entry && !exports.iter().any(|(name, ty)| callable(ty) && own(name))
 }
 
 /// Whether an export of the right type is a capability: every one is, but allocators and what begins with `_`.

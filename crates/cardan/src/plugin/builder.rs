@@ -461,11 +461,11 @@ impl PluginBuilder {
         let main = main.ok_or_else(|| Error::format("No wasm files specified in Extism manifest"))?;
         let found = main.inspect()?.clone();
         let exports = found.functions.iter().map(String::as_str);
-        let dialect = self.dialect.or_else(|| dialect::recognise(exports, None));
+        let abi = self.abi.unwrap_or_else(|| Abi::recognise(&found));
+        let dialect = self.dialect.or_else(|| dialect::recognise(exports, abi.native_dialect()));
         let answered = dialect.into_iter().flat_map(|dialect| dialect::answered(dialect, &found.functions));
         let (hooks, lifecycle) =
             answered.partition(|hook| NamedHook::find(hook).is_some_and(NamedHook::is_bindable));
-        let abi = self.abi.unwrap_or_else(|| Abi::recognise(&found));
         let capabilities = capabilities(abi, &found.imports);
         let imports = found.imports.into_iter().map(|(module, name, _)| Import { module, name });
         let imports: Vec<Import> = imports.collect();
@@ -520,6 +520,9 @@ fn capabilities(abi: Abi, imports: &[(String, String, ImportKind)]) -> Vec<Capab
             ("wasi_snapshot_preview1", "random_get") => Some(Capability::Random),
             ("wasi_snapshot_preview1", _) => Some(Capability::Wasi),
             (module, name) if abi != Abi::Extism => {
+                if *kind == ImportKind::Other {
+                    return None;
+                }
                 let known = abi.imported(module, name, kind);
                 known.map_or(Some(Capability::HostFunctions), |known| known.needs())
             }

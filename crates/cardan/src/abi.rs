@@ -4,6 +4,7 @@
 //! it when they are loaded. This file is the only place that knows there is more than one.
 
 pub(crate) mod capability;
+pub(crate) mod component;
 pub(crate) mod extism;
 mod imported;
 mod lowering;

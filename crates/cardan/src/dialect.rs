@@ -67,7 +67,7 @@ impl<'a> Circumstances<'a> {
 
 impl Circumstances<'_> {
     /// A body of the event, if this binding is shown bodies.
-    fn shown<'b>(&self, body: Option<&'b Bytes>) -> Option<&'b Bytes> {
+    pub(crate) fn shown<'b>(&self, body: Option<&'b Bytes>) -> Option<&'b Bytes> {
         body.filter(|_| self.body == BodyNeed::Whole)
     }
 }

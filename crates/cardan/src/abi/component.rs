@@ -11,6 +11,8 @@ mod smg;
 mod state;
 mod storage;
 mod template;
+#[cfg(test)]
+mod tests;
 mod vllm;
 mod wasi;
 

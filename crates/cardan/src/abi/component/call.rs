@@ -81,7 +81,7 @@ impl Entries {
         self.0.iter().any(|(entry, _)| entry.interface == interface)
     }
 
-    pub(super) fn find(&self, wanted: &Entry) -> Option<ComponentExportIndex> {
+    fn find(&self, wanted: &Entry) -> Option<ComponentExportIndex> {
         let found = self
             .0
             .iter()

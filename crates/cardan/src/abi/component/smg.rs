@@ -28,15 +28,15 @@ const BAD_STATUS: u16 = 400;
 #[derive(ComponentType, Lower)]
 #[component(record)]
 pub(super) struct Request<'a> {
-    pub(super) method: &'a str,
-    pub(super) path: &'a str,
-    pub(super) query: &'a str,
-    pub(super) headers: Vec<Shown<'a>>,
-    pub(super) body: &'a [u8],
+    method: &'a str,
+    path: &'a str,
+    query: &'a str,
+    headers: Vec<Shown<'a>>,
+    body: &'a [u8],
     #[component(name = "request-id")]
-    pub(super) request_id: &'a str,
+    request_id: &'a str,
     #[component(name = "now-epoch-ms")]
-    pub(super) now_epoch_ms: u64,
+    now_epoch_ms: u64,
 }
 
 #[derive(ComponentType, Lower)]
@@ -127,7 +127,7 @@ impl Modify {
 }
 
 /// Fields that a guest of SMG is shown: the others stay as they are.
-pub(super) fn visible(headers: &Headers) -> Vec<Shown<'_>> {
+fn visible(headers: &Headers) -> Vec<Shown<'_>> {
     let visible = headers.0.iter().filter(|(_, value)| fields::is_visible(value));
     visible.map(|(name, value)| Shown { name, value }).collect()
 }

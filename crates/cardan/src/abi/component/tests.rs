@@ -15,7 +15,6 @@ use crate::grants::{Authority, LogLevel, LogSink, Permissions, PluginLog, Servic
 use crate::{Error, module, runtime};
 
 mod middleware;
-mod speed;
 mod world;
 
 /// A plugin to be tested.

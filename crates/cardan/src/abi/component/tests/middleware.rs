@@ -3,12 +3,16 @@
 use cardan_api::http::{
     HeaderEdit, Headers, HttpAnswer, HttpRequest, HttpResponse, Origin, RequestEvent, ResponseEvent,
 };
-use cardan_api::{Fault, Flow};
+use cardan_api::storage::{
+    ExtraColumn, StorageAfter, StorageBefore, StorageEvent, StorageOperation, StoredEvent,
+};
+use cardan_api::{Fault, Flow, Hook};
 
 use super::*;
 use crate::error::ErrorKind;
 
 const SMG: &str = include_str!("smg.wat");
+const OTHERS: &str = include_str!("others.wat");
 
 fn request(path: &str) -> RequestEvent {
     let headers =
@@ -54,7 +58,9 @@ fn edits(status: Option<u16>, headers: &[HeaderEdit], body: Option<&[u8]>) -> St
 
 fn answer(answer: &HttpAnswer) -> String {
     match answer {
-        HttpAnswer::Respond(it) if it.headers.0.is_empty() && it.body.is_empty() => format!("stop {}", it.status),
+        HttpAnswer::Respond(it) if it.headers.0.is_empty() && it.body.is_empty() => {
+            format!("stop {}", it.status)
+        }
         other => format!("{other:?}"),
     }
 }
@@ -155,9 +161,112 @@ fn what_a_guest_does_wrong_is_a_fault_of_its_own() {
         let error = runtime::block_on(asked).unwrap_err();
         assert_eq!((error.kind(), error.fault()), (ErrorKind::Call(fault), fault), "{path}: {error}");
         assert!(error.message().contains(words), "{path}: {error}");
-        let stopped_inside = matches!(fault, Fault::Trap | Fault::Deadline);
+        let stopped_inside = ["/x", "/l", "/g"].contains(&path);
         assert_eq!(error.backtrace().is_some_and(|it| it.contains("on-request")), stopped_inside, "{path}");
     }
+}
+
+#[test]
+fn a_guest_of_the_vllm_router_sees_no_credentials() {
+    let mut guest = Plan::of(OTHERS).start().unwrap();
+    let mut event = request("/v1/chat/completions");
+    for name in ["Authorization", "cookie", "X-Api-Key"] {
+        event.headers.add(name, "secret");
+    }
+    let verdict = ask::<HttpRequest>(&mut guest, &event).unwrap();
+    let got = edits(None, &verdict.edits.headers, verdict.edits.body.as_deref());
+    assert_eq!(got, "None [accept=text/plain x-tab=a\tb x-name=Zo\u{eb} accept=text/html] \"visit-1\"");
+    event.body = None;
+    let Flow::Stop(stopped) = ask::<HttpRequest>(&mut guest, &event).unwrap().flow else {
+        panic!("it goes on")
+    };
+    assert_eq!(answer(&stopped), "stop 400");
+}
+
+#[test]
+fn storage_hooks_see_what_the_host_keeps() {
+    let mut guest = Plan::of(OTHERS).start().unwrap();
+    let column = |name: &str, value: &str| ExtraColumn { name: name.into(), value: value.into() };
+    let mut event = StorageEvent {
+        operation: StorageOperation::StoreResponse,
+        context: vec![("TENANT".into(), "acme".into()), ("a".into(), "new".into())],
+        payload: "{\"id\":1}".into(),
+        columns: vec![column("a", "old")],
+    };
+    let verdict = ask::<StorageBefore>(&mut guest, &event).unwrap();
+    assert!(matches!(verdict.flow, Flow::Continue));
+    StorageBefore::apply(&mut event, verdict.edits);
+    assert_eq!(event.columns, [column("a", "new"), column("TENANT", "acme")]);
+    let done = StoredEvent { done: event.clone(), result: "1".into() };
+    let verdict = ask::<StorageAfter>(&mut guest, &done).unwrap();
+    assert_eq!(verdict.edits.columns, event.columns);
+    event.context.clear();
+    let Flow::Stop(refusal) = ask::<StorageBefore>(&mut guest, &event).unwrap().flow else {
+        panic!("it goes on")
+    };
+    assert_eq!(refusal.message, "{\"id\":1}");
+    event.operation = StorageOperation::GetResponse;
+    assert!(matches!(ask::<StorageBefore>(&mut guest, &event).unwrap().flow, Flow::Continue));
+}
+
+#[test]
+fn packages_of_wasi_that_nobody_has_are_there_and_do_nothing() {
+    // As toolchains of JavaScript import it, whatever the guest does.
+    let text = OTHERS.replacen(
+        "(component",
+        "(component
+           (import \"wasi:io/streams@0.2.3\" (instance $io (export \"input-stream\" (type (sub resource)))))
+           (alias export $io \"input-stream\" (type $input-stream))
+           (import \"wasi:http/types@0.2.3\" (instance $http
+             (export \"input-stream\" (type $stream (eq $input-stream)))
+             (export \"incoming-body\" (type $body (sub resource)))
+             (export \"[method]incoming-body.stream\"
+               (func (param \"self\" (borrow $body)) (result (own $stream))))))",
+        1,
+    );
+    let mut guest = Plan::of(&text).start().unwrap();
+    ask::<HttpRequest>(&mut guest, &request("/")).unwrap();
+}
+
+#[test]
+fn where_there_is_no_pool_components_run_without_one() {
+    let mut plan = Plan::of(SMG);
+    plan.limits.memory_bytes_max = 1 << 30;
+    let engine = Engine::new(EngineConfig::default()).unwrap();
+    let template = plan.link(&engine).unwrap();
+    assert_eq!(template.pool_slots(), 0);
+    let mut guest = runtime::block_on(template.instantiate()).unwrap();
+    ask::<HttpRequest>(&mut guest, &request("/c")).unwrap();
+    let pooled = Plan::of(SMG).link(&engine).unwrap();
+    assert_eq!(pooled.pool_slots(), 1);
+}
+
+#[test]
+fn a_full_pool_is_busy() {
+    let engine = Engine::new(EngineConfig { pool_instances: Some(2), ..EngineConfig::default() }).unwrap();
+    let template = Plan::of(SMG).link(&engine).unwrap();
+    let mut guests = Vec::new();
+    let error = loop {
+        match runtime::block_on(template.instantiate()) {
+            Ok(guest) => guests.push(guest),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((guests.len(), error.fault()), (2, Fault::Busy), "{error}");
+    assert!(error.message().contains("engine.instances"), "{error}");
+}
+
+#[test]
+fn a_component_is_compiled_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = || EngineConfig { cache_dir: Some(folder.path().join("cache")), ..EngineConfig::default() };
+    let files = || std::fs::read_dir(folder.path().join("cache")).unwrap().count();
+    Plan::of(SMG).link(&Engine::new(config()).unwrap()).unwrap();
+    let before = files();
+    let template = Plan::of(SMG).link(&Engine::new(config()).unwrap()).unwrap();
+    assert_eq!(files(), before);
+    let mut guest = runtime::block_on(template.instantiate()).unwrap();
+    ask::<HttpRequest>(&mut guest, &request("/c")).unwrap();
 }
 
 #[test]

@@ -168,7 +168,7 @@ pub(crate) fn check_field(name: &str, value: &str) -> Result<(), Malformed> {
 }
 
 /// Refuses a result that no database could have given.
-fn check_rows(rows: &Rows) -> Result<(), Malformed> {
+pub(crate) fn check_rows(rows: &Rows) -> Result<(), Malformed> {
     let columns = rows.columns.len();
     if columns == 0 {
         return Err(Malformed("a result has at least one column".to_owned()));
@@ -183,7 +183,7 @@ fn check_rows(rows: &Rows) -> Result<(), Malformed> {
 }
 
 /// A cached answer to a statement has to be a result.
-fn check_hit(subject: &CacheSubject, hit: &[u8]) -> Result<(), Malformed> {
+pub(crate) fn check_hit(subject: &CacheSubject, hit: &[u8]) -> Result<(), Malformed> {
     match subject {
         CacheSubject::Query(_) => check_rows(&serde_json::from_slice(hit)?),
         CacheSubject::Request(_) => Ok(()),
@@ -191,7 +191,7 @@ fn check_hit(subject: &CacheSubject, hit: &[u8]) -> Result<(), Malformed> {
 }
 
 /// A plugin without any authority of its own must not make the host dial whatever it names.
-fn check_node(nodes: &[Node], name: &str) -> Result<(), Malformed> {
+pub(crate) fn check_node(nodes: &[Node], name: &str) -> Result<(), Malformed> {
     if nodes.iter().any(|node| node.name == name) {
         return Ok(());
     }
@@ -199,7 +199,7 @@ fn check_node(nodes: &[Node], name: &str) -> Result<(), Malformed> {
 }
 
 /// Tools are called by their names.
-fn check_tools(tools: &[Tool]) -> Result<(), Malformed> {
+pub(crate) fn check_tools(tools: &[Tool]) -> Result<(), Malformed> {
     let mut names = BTreeSet::new();
     for tool in tools {
         if tool.name.is_empty() {

@@ -18,5 +18,5 @@ mod wasi;
 
 pub(crate) use call::{Ask, Guest};
 pub(crate) use link::Linking;
-pub(crate) use recognise::Found;
+pub(crate) use recognise::{Found, MODULE_GIVEN, recognise};
 pub(crate) use template::Template;

@@ -14,7 +14,7 @@ use super::state::State;
 use crate::Error;
 use crate::abi::extism::codec;
 use crate::abi::extism::wait::{Nested, Wait};
-use crate::dialect::Circumstances;
+use crate::dialect::{Circumstances, Malformed};
 use crate::error::ErrorKind;
 use crate::limits::{Exceeded, Pace};
 
@@ -81,6 +81,10 @@ impl Entries {
         self.0.iter().any(|(entry, _)| entry.interface == interface)
     }
 
+    pub(super) fn interfaces(&self) -> Vec<Interface> {
+        self.0.iter().map(|(entry, _)| entry.interface).collect()
+    }
+
     fn find(&self, wanted: &Entry) -> Option<ComponentExportIndex> {
         let found = self
             .0
@@ -107,10 +111,16 @@ impl From<wasmtime::Error> for Failure {
     }
 }
 
+impl From<Malformed> for Failure {
+    fn from(why: Malformed) -> Self {
+        Self::Protocol(why.0)
+    }
+}
+
 /// A hook that components can be asked at.
 pub trait Ask: Hook {
-    /// Whether a component with these interfaces can be asked.
-    fn is_offered(interfaces: &[Interface]) -> bool;
+    /// Through which of these interfaces a component is asked, if any.
+    fn offered(interfaces: &[Interface]) -> Option<Interface>;
 
     /// Asks an instance, whose clock runs.
     fn ask<'a>(
@@ -145,7 +155,9 @@ impl Guest {
             self.store.set_fuel(fuel).map_err(|error| Error::host(error.to_string()))?;
         }
         let asked = H::ask(self, event, about).await;
-        self.store.data_mut().end_call();
+        let state = self.store.data_mut();
+        state.clock.end();
+        state.end_call();
         asked.map_err(|failure| error(&failure))
     }
 

@@ -35,7 +35,8 @@ pub(crate) struct Linking {
     pub(crate) config_document: Value,
     pub(crate) life: LifeEvent,
     pub(crate) authority: Arc<Authority>,
-    pub(crate) output: GuestOutput,
+    /// `None`: WASI is not defined.
+    pub(crate) output: Option<GuestOutput>,
     pub(crate) tally: Arc<Tally>,
 }
 
@@ -45,7 +46,7 @@ impl Linking {
         let component = self.compile(engine)?;
         let pre = self.instance_pre(&component)?;
         let entries = Entries::of(&pre, &self.found.exports, native::entries())?;
-        let wasi = WasiGrant::new(self.authority.grants(), self.output)?;
+        let wasi = WasiGrant::new(self.authority.grants(), self.output.unwrap_or_default())?;
         let shared = Shared {
             limits: self.limits,
             log: self.authority.log().clone(),
@@ -85,7 +86,9 @@ impl Linking {
         let link = || {
             let mut linker = Linker::new(component.engine());
             linker.allow_shadowing(true);
-            wasi::define(&mut linker, component, &self.authority)?;
+            if self.output.is_some() {
+                wasi::define(&mut linker, component, &self.authority)?;
+            }
             native::define(&mut linker)?;
             linker.instantiate_pre(component)
         };

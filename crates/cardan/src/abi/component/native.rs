@@ -8,7 +8,7 @@ mod life;
 mod sql;
 mod tools;
 
-use cardan_api::{Attributes, Phase, Verdict};
+use cardan_api::{Attributes, Phase};
 use serde_json::Value;
 use wasmtime::component::{ComponentType, Lift, Linker, Lower, Resource, ResourceType};
 
@@ -146,9 +146,4 @@ fn facts(state: &State) -> wasmtime::Result<&VisitFacts> {
 /// What a guest returned, or its own error.
 fn said<T>(result: Result<T, String>) -> Result<T, Failure> {
     result.map_err(Failure::Reported)
-}
-
-/// A verdict that stops with this answer.
-fn stop<H: cardan_api::Hook>(answer: H::Answer) -> Verdict<H> {
-    Verdict::stop(answer)
 }

@@ -1,5 +1,6 @@
 //! What a component is, read from its bytes alone.
 
+use cardan_api::Capability;
 use wasmparser::{ComponentTypeRef, Encoding, Parser, Payload};
 
 use crate::Error;
@@ -11,13 +12,51 @@ pub(crate) struct Found {
     pub(crate) imports: Vec<String>,
     /// Names of exported instances and functions.
     pub(crate) exports: Vec<String>,
+    /// Memories of its modules: first and greatest size in bytes.
+    pub(crate) memories: Vec<(u64, Option<u64>)>,
     /// Those of the exports that hosts ask at, or that belong to the plugin's life.
     pub(crate) interfaces: Vec<Interface>,
 }
 
+impl Found {
+    /// Names of the hooks that it can be asked at, and of those of its own life.
+    pub(crate) fn hooks(&self) -> Vec<&'static str> {
+        let mut hooks: Vec<_> = self.interfaces.iter().flat_map(|it| it.hooks()).copied().collect();
+        hooks.sort_unstable();
+        hooks.dedup();
+        hooks
+    }
+
+    /// What its imports ask for. Files, environment and standard streams are not among it: toolchains import
+    /// them whatever a guest does.
+    pub(crate) fn capabilities(&self) -> Vec<Capability> {
+        use Capability as C;
+        let asked = |name: &String| {
+            let bare = name.split_once('@').map_or(name.as_str(), |(bare, _)| bare);
+            let asked: &[Capability] = match bare {
+                "cardan:plugin/log" => &[C::Log],
+                "cardan:plugin/kv" => &[C::KvRead, C::KvWrite],
+                "cardan:plugin/cache" => &[C::CacheRead, C::CacheWrite],
+                "cardan:plugin/sql" => &[C::SqlRead],
+                "cardan:plugin/http" => &[C::Http],
+                "cardan:plugin/metrics" => &[C::Metrics],
+                "cardan:plugin/secrets" => &[C::Secrets],
+                "wasi:clocks/wall-clock" | "wasi:clocks/monotonic-clock" => &[C::Clock],
+                "wasi:random/random" | "wasi:random/insecure" | "wasi:random/insecure-seed" => &[C::Random],
+                _ => &[],
+            };
+            asked.iter().copied()
+        };
+        let mut capabilities: Vec<Capability> = self.imports.iter().flat_map(asked).collect();
+        capabilities.sort_unstable();
+        capabilities.dedup();
+        capabilities
+    }
+}
+
 /// An interface that a host asks plugins through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Interface {
+pub enum Interface {
     SmgOnRequest,
     SmgOnResponse,
     SmgBefore,
@@ -46,6 +85,10 @@ const CARDAN_VERSION: [u64; 2] = [0, 1];
 const CARDAN_NEWEST: &str = "0.1.0";
 
 const VLLM: &str = "vllm:router-middleware/";
+
+/// What is said where a core module was given.
+pub(crate) const MODULE_GIVEN: &str = "expected a WebAssembly component but was given a core module: build it for \
+     wasm32-wasip2, or make a component of it with `wasm-tools component new`";
 
 /// Every interface by its name, without a version.
 const INTERFACES: [(&str, Interface); 19] = {
@@ -80,6 +123,28 @@ impl Interface {
         INTERFACES.iter().find(|(known, _)| *known == bare).map(|(_, interface)| *interface)
     }
 
+    /// The hooks that it answers.
+    fn hooks(self) -> &'static [&'static str] {
+        match self {
+            Self::SmgOnRequest | Self::VllmOnRequest | Self::HttpRequest => &["http.request"],
+            Self::SmgOnResponse | Self::HttpResponse => &["http.response"],
+            Self::SmgBefore => &["storage.before"],
+            Self::SmgAfter => &["storage.after"],
+            Self::HttpComplete => &["http.complete"],
+            Self::HttpExchange => &["http.request", "http.response", "http.complete"],
+            Self::Life => &["plugin.load", "plugin.unload"],
+            Self::Tick => &["plugin.tick"],
+            Self::Tools => &["tool.list", "tool.call"],
+            Self::AccessAuthenticate => &["access.authenticate"],
+            Self::AccessAuthorize => &["access.authorize"],
+            Self::CacheGet => &["cache.get"],
+            Self::CacheSet => &["cache.set"],
+            Self::SqlQuery => &["sql.query"],
+            Self::SqlRoute => &["sql.route"],
+            Self::SqlResult => &["sql.result"],
+        }
+    }
+
     /// Its name, as far as it is the same in all versions.
     pub(crate) fn name(self) -> &'static str {
         INTERFACES.iter().find(|(_, interface)| *interface == self).map_or("", |(name, _)| name)
@@ -91,8 +156,7 @@ impl Interface {
 pub(crate) fn recognise(bytes: &[u8]) -> Result<Found, Error> {
     if !Parser::is_component(bytes) {
         return Err(Error::format(if Parser::is_core_wasm(bytes) {
-            "expected a WebAssembly component but was given a core module: build it for wasm32-wasip2, or make a \
-             component of it with `wasm-tools component new`"
+            MODULE_GIVEN
         } else {
             "this is no WebAssembly component"
         }));
@@ -131,6 +195,14 @@ fn read(bytes: &[u8]) -> wasmparser::Result<Found> {
                 depth += 1;
                 if depth == 1 && encoding != Encoding::Component {
                     return Ok(found);
+                }
+            }
+            Payload::MemorySection(section) => {
+                for memory in section {
+                    let memory = memory?;
+                    let page_bytes = 1 << memory.page_size_log2.unwrap_or(16).min(16);
+                    let bytes = |pages: u64| pages.saturating_mul(page_bytes);
+                    found.memories.push((bytes(memory.initial), memory.maximum.map(bytes)));
                 }
             }
             Payload::End(_) => depth = depth.saturating_sub(1),

@@ -12,6 +12,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use super::call::Entries;
 use super::native::VisitFacts;
 use super::output::{GuestLog, Name};
+use crate::abi::extism::GuestOutput;
 use crate::abi::extism::wasi::WasiGrant;
 use crate::grants::{Authority, CacheClaim, LogSink};
 use crate::limits::{Clock, Haste, Meter, Metered, Tally};
@@ -75,7 +76,10 @@ impl State {
     }
 
     fn context(&self, mut builder: WasiCtxBuilder) -> WasiCtx {
-        builder.stdout(self.log.stream(Name::Stdout)).stderr(self.log.stream(Name::Stderr)).build()
+        if self.shared.wasi.output == GuestOutput::Discard {
+            builder.stdout(self.log.stream(Name::Stdout)).stderr(self.log.stream(Name::Stderr));
+        }
+        builder.build()
     }
 }
 

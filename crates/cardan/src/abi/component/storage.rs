@@ -125,8 +125,8 @@ fn edits(columns: Vec<Column>) -> StorageEdits {
 }
 
 impl Ask for StorageBefore {
-    fn is_offered(interfaces: &[Interface]) -> bool {
-        interfaces.contains(&Interface::SmgBefore)
+    fn offered(interfaces: &[Interface]) -> Option<Interface> {
+        interfaces.iter().copied().find(|it| *it == Interface::SmgBefore)
     }
 
     async fn ask(
@@ -143,8 +143,8 @@ impl Ask for StorageBefore {
 }
 
 impl Ask for StorageAfter {
-    fn is_offered(interfaces: &[Interface]) -> bool {
-        interfaces.contains(&Interface::SmgAfter)
+    fn offered(interfaces: &[Interface]) -> Option<Interface> {
+        interfaces.iter().copied().find(|it| *it == Interface::SmgAfter)
     }
 
     async fn ask(

@@ -35,6 +35,11 @@ impl Template {
         Self { shared: Arc::new(shared), engine, pre, checked: AtomicBool::new(false) }
     }
 
+    /// The interface through which it is asked at a hook.
+    pub(crate) fn entry_of<H: Ask>(&self) -> Option<&'static str> {
+        H::offered(&self.shared.entries.interfaces()).map(Interface::name)
+    }
+
     /// How many of the pool's instances one of ours takes.
     pub(crate) fn pool_slots(&self) -> u32 {
         self.engine.pool_slots_of_component(self.pre.component())

@@ -71,7 +71,7 @@ impl Plan {
             config_document: json!({ "greeting": "hello" }),
             life: LifeEvent { plugin: "p".into(), version: "1.2.3".into(), reason: LifeReason::Reload },
             authority: Arc::new(authority),
-            output: GuestOutput::Discard,
+            output: Some(GuestOutput::Discard),
             tally: Arc::default(),
         }
         .link(engine)

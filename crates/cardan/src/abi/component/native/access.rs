@@ -91,8 +91,8 @@ enum Authorization {
 }
 
 impl Ask for AccessAuthenticate {
-    fn is_offered(interfaces: &[Interface]) -> bool {
-        interfaces.contains(&Interface::AccessAuthenticate)
+    fn offered(interfaces: &[Interface]) -> Option<Interface> {
+        interfaces.iter().copied().find(|it| *it == Interface::AccessAuthenticate)
     }
 
     async fn ask(
@@ -120,8 +120,8 @@ impl Ask for AccessAuthenticate {
 }
 
 impl Ask for AccessAuthorize {
-    fn is_offered(interfaces: &[Interface]) -> bool {
-        interfaces.contains(&Interface::AccessAuthorize)
+    fn offered(interfaces: &[Interface]) -> Option<Interface> {
+        interfaces.iter().copied().find(|it| *it == Interface::AccessAuthorize)
     }
 
     async fn ask(

@@ -11,6 +11,7 @@ use wasmtime::component::{ComponentType, Lift, Lower, Resource};
 use super::http::Request;
 use super::sql::Query;
 use super::{Ask, Circumstances, Entry, Failure, Guest, Interface, Visit, enter, said};
+use crate::dialect::check_hit;
 
 const GET: Entry = Entry::new::<(Resource<Visit>, &'static str, Subject<'static>), (Result<Lookup, String>,)>(
     Interface::CacheGet,
@@ -84,8 +85,8 @@ enum Admission {
 }
 
 impl Ask for CacheGet {
-    fn is_offered(interfaces: &[Interface]) -> bool {
-        interfaces.contains(&Interface::CacheGet)
+    fn offered(interfaces: &[Interface]) -> Option<Interface> {
+        interfaces.iter().copied().find(|it| *it == Interface::CacheGet)
     }
 
     async fn ask(
@@ -99,15 +100,18 @@ impl Ask for CacheGet {
         Ok(match said(result)? {
             Lookup::Continue => Verdict::pass(),
             Lookup::Key(key) => Verdict::edit(CacheGetEdits { key: Some(key) }),
-            Lookup::Hit(value) => Verdict::stop(CacheAnswer::Hit(value.into())),
+            Lookup::Hit(value) => {
+                check_hit(&event.subject, &value)?;
+                Verdict::stop(CacheAnswer::Hit(value.into()))
+            }
             Lookup::Skip => Verdict::stop(CacheAnswer::Skip),
         })
     }
 }
 
 impl Ask for CacheSet {
-    fn is_offered(interfaces: &[Interface]) -> bool {
-        interfaces.contains(&Interface::CacheSet)
+    fn offered(interfaces: &[Interface]) -> Option<Interface> {
+        interfaces.iter().copied().find(|it| *it == Interface::CacheSet)
     }
 
     async fn ask(

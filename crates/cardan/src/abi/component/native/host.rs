@@ -86,9 +86,10 @@ fn bytes_of(text: Option<String>, base64: Option<String>) -> wasmtime::Result<By
     decoded.map_err(|why| Refusal::host(format!("a result is no base64: {why}")).into())
 }
 
-#[derive(ComponentType, Lift, Lower, Clone, Copy)]
+#[derive(ComponentType, Lift, Clone, Copy)]
 #[component(enum)]
 #[repr(u8)]
+#[expect(dead_code, reason = "wasmtime makes them of what guests pass")]
 enum Level {
     #[component(name = "trace")]
     Trace,

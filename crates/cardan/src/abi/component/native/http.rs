@@ -13,8 +13,8 @@ use super::{
 };
 use crate::abi::component::fields::{self, Field, Shown};
 use crate::abi::component::{smg, vllm};
-use crate::dialect::cardan::{check_path, status_within};
-use crate::dialect::{Malformed, check_field};
+use crate::dialect::cardan::http::{check_path, status_within};
+use crate::dialect::check_field;
 
 type Of<T> = (Resource<Visit>, T);
 type In<T> = (ResourceAny, Resource<Visit>, T);
@@ -203,12 +203,6 @@ enum ResponseVerdict {
     Respond(Responded),
 }
 
-impl From<Malformed> for Failure {
-    fn from(why: Malformed) -> Self {
-        Self::Protocol(why.0)
-    }
-}
-
 fn header_edits(edits: Vec<FieldEdit>) -> Result<Vec<HeaderEdit>, Failure> {
     let edit = |edit: FieldEdit| {
         let (name, value) = match &edit {
@@ -300,11 +294,11 @@ enum Last {
 }
 
 impl Ask for HttpRequest {
-    fn is_offered(interfaces: &[Interface]) -> bool {
+    fn offered(interfaces: &[Interface]) -> Option<Interface> {
         use Interface as I;
         [I::HttpExchange, I::HttpRequest, I::SmgOnRequest, I::VllmOnRequest]
-            .iter()
-            .any(|known| interfaces.contains(known))
+            .into_iter()
+            .find(|known| interfaces.contains(known))
     }
 
     async fn ask(
@@ -332,9 +326,11 @@ impl Ask for HttpRequest {
 }
 
 impl Ask for HttpResponse {
-    fn is_offered(interfaces: &[Interface]) -> bool {
+    fn offered(interfaces: &[Interface]) -> Option<Interface> {
         use Interface as I;
-        [I::HttpExchange, I::HttpResponse, I::SmgOnResponse].iter().any(|known| interfaces.contains(known))
+        [I::HttpExchange, I::HttpResponse, I::SmgOnResponse]
+            .into_iter()
+            .find(|known| interfaces.contains(known))
     }
 
     async fn ask(
@@ -362,9 +358,9 @@ impl Ask for HttpResponse {
 }
 
 impl Ask for HttpComplete {
-    fn is_offered(interfaces: &[Interface]) -> bool {
+    fn offered(interfaces: &[Interface]) -> Option<Interface> {
         use Interface as I;
-        [I::HttpExchange, I::HttpComplete].iter().any(|known| interfaces.contains(known))
+        [I::HttpExchange, I::HttpComplete].into_iter().find(|known| interfaces.contains(known))
     }
 
     async fn ask(

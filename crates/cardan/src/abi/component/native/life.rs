@@ -64,8 +64,8 @@ impl<'a> Version<'a> {
 }
 
 impl Ask for PluginLoad {
-    fn is_offered(interfaces: &[Interface]) -> bool {
-        interfaces.contains(&Interface::Life)
+    fn offered(interfaces: &[Interface]) -> Option<Interface> {
+        interfaces.iter().copied().find(|it| *it == Interface::Life)
     }
 
     async fn ask(
@@ -83,8 +83,8 @@ impl Ask for PluginLoad {
 }
 
 impl Ask for PluginUnload {
-    fn is_offered(interfaces: &[Interface]) -> bool {
-        interfaces.contains(&Interface::Life)
+    fn offered(interfaces: &[Interface]) -> Option<Interface> {
+        interfaces.iter().copied().find(|it| *it == Interface::Life)
     }
 
     async fn ask(
@@ -99,8 +99,8 @@ impl Ask for PluginUnload {
 }
 
 impl Ask for PluginTick {
-    fn is_offered(interfaces: &[Interface]) -> bool {
-        interfaces.contains(&Interface::Tick)
+    fn offered(interfaces: &[Interface]) -> Option<Interface> {
+        interfaces.iter().copied().find(|it| *it == Interface::Tick)
     }
 
     async fn ask(

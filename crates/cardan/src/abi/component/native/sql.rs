@@ -9,6 +9,7 @@ use wasmtime::component::{ComponentType, Lift, Lower, Resource};
 
 use super::access::Known;
 use super::{Ask, Circumstances, Entry, Failure, Guest, Interface, Visit, enter, said};
+use crate::dialect::{check_node, check_rows};
 
 const QUERY: Entry = Entry::new::<(Resource<Visit>, Query<'static>), (Result<QueryVerdict, String>,)>(
     Interface::SqlQuery,
@@ -93,16 +94,10 @@ struct Table {
 
 impl Table {
     fn rows(self) -> Result<Rows, Failure> {
-        let width = self.columns.len();
-        if width == 0 {
-            return Err(Failure::Protocol("the rows have no columns".to_owned()));
-        }
-        if let Some(row) = self.rows.iter().find(|row| row.len() != width) {
-            let found = row.len();
-            return Err(Failure::Protocol(format!("a row has {found} values in {width} columns")));
-        }
         let columns = self.columns.into_iter().map(|Heading { name, oid }| Column { name, oid }).collect();
-        Ok(Rows { columns, rows: self.rows })
+        let rows = Rows { columns, rows: self.rows };
+        check_rows(&rows)?;
+        Ok(rows)
     }
 }
 
@@ -177,8 +172,8 @@ struct Outcome<'a> {
 }
 
 impl Ask for SqlQuery {
-    fn is_offered(interfaces: &[Interface]) -> bool {
-        interfaces.contains(&Interface::SqlQuery)
+    fn offered(interfaces: &[Interface]) -> Option<Interface> {
+        interfaces.iter().copied().find(|it| *it == Interface::SqlQuery)
     }
 
     async fn ask(
@@ -198,8 +193,8 @@ impl Ask for SqlQuery {
 }
 
 impl Ask for SqlRoute {
-    fn is_offered(interfaces: &[Interface]) -> bool {
-        interfaces.contains(&Interface::SqlRoute)
+    fn offered(interfaces: &[Interface]) -> Option<Interface> {
+        interfaces.iter().copied().find(|it| *it == Interface::SqlRoute)
     }
 
     async fn ask(
@@ -215,10 +210,10 @@ impl Ask for SqlRoute {
             Route::Defer => Verdict::pass(),
             Route::Role(Role::Primary) => Verdict::stop(RouteAnswer::Role(NodeRole::Primary)),
             Route::Role(Role::Standby) => Verdict::stop(RouteAnswer::Role(NodeRole::Standby)),
-            Route::Node(name) if !event.nodes.iter().any(|node| node.name == name) => {
-                return Err(Failure::Protocol(format!("there is no node {name:?}")));
+            Route::Node(name) => {
+                check_node(&event.nodes, &name)?;
+                Verdict::stop(RouteAnswer::Node(name))
             }
-            Route::Node(name) => Verdict::stop(RouteAnswer::Node(name)),
             Route::Branch(name) => Verdict::stop(RouteAnswer::Branch(name)),
             Route::Refuse(refused) => Verdict::stop(RouteAnswer::Refuse(refused.refusal()?)),
         })
@@ -226,8 +221,8 @@ impl Ask for SqlRoute {
 }
 
 impl Ask for SqlResult {
-    fn is_offered(interfaces: &[Interface]) -> bool {
-        interfaces.contains(&Interface::SqlResult)
+    fn offered(interfaces: &[Interface]) -> Option<Interface> {
+        interfaces.iter().copied().find(|it| *it == Interface::SqlResult)
     }
 
     async fn ask(

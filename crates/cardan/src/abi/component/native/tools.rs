@@ -6,6 +6,7 @@ use cardan_api::tool::{Tool, ToolAnswer, ToolCall, ToolCallEvent, ToolList, Tool
 use wasmtime::component::{ComponentType, Lift, Resource};
 
 use super::{Ask, Circumstances, Entry, Failure, Guest, Interface, Visit, enter, said};
+use crate::dialect::check_tools;
 
 const LIST: Entry =
     Entry::new::<(Resource<Visit>,), (Result<Vec<Listed>, String>,)>(Interface::Tools, "list-tools");
@@ -38,8 +39,8 @@ enum Outcome {
 }
 
 impl Ask for ToolList {
-    fn is_offered(interfaces: &[Interface]) -> bool {
-        interfaces.contains(&Interface::Tools)
+    fn offered(interfaces: &[Interface]) -> Option<Interface> {
+        interfaces.iter().copied().find(|it| *it == Interface::Tools)
     }
 
     async fn ask(
@@ -56,13 +57,15 @@ impl Ask for ToolList {
             Ok(Tool { name, description, parameters })
         };
         let tools: Result<Vec<Tool>, Failure> = said(listed)?.into_iter().map(tool).collect();
-        Ok(Verdict::stop(tools?))
+        let tools = tools?;
+        check_tools(&tools)?;
+        Ok(Verdict::stop(tools))
     }
 }
 
 impl Ask for ToolCall {
-    fn is_offered(interfaces: &[Interface]) -> bool {
-        interfaces.contains(&Interface::Tools)
+    fn offered(interfaces: &[Interface]) -> Option<Interface> {
+        interfaces.iter().copied().find(|it| *it == Interface::Tools)
     }
 
     async fn ask(

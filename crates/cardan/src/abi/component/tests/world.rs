@@ -208,7 +208,9 @@ fn caches() {
     let of_query = || CacheSubject::Query(query.clone());
     check::<CacheGet>(&mut guest, &get("k", of_query()), "CacheGetEdits { key: Some(\"select ?\") }");
     check::<CacheGet>(&mut guest, &get("k", CacheSubject::Request(request("/"))), "Continue");
-    check::<CacheGet>(&mut guest, &get("hit", of_query()), "Stop(Hit(b\"kept\"))");
+    let of_request = || CacheSubject::Request(request("/"));
+    check::<CacheGet>(&mut guest, &get("hit", of_request()), "Stop(Hit(b\"kept\"))");
+    check::<CacheGet>(&mut guest, &get("hit", of_query()), "Call(Protocol)");
     check::<CacheGet>(&mut guest, &get("skip", of_query()), "Stop(Skip)");
     let set = |value: &'static str| CacheSetEvent {
         key: "k".into(),
@@ -239,7 +241,11 @@ fn sql() {
         &query("rows"),
         "Stop(Rows(Rows { columns: [Column { name: \"n\", oid: 23 }], rows: [[Some(\"1\")], [None]] }))",
     );
-    check::<SqlQuery>(&mut guest, &query("crooked"), "Call(Protocol): a row has 0 values in 1 columns");
+    check::<SqlQuery>(
+        &mut guest,
+        &query("crooked"),
+        "Call(Protocol): the row 0 of a result with 1 columns has 0 values",
+    );
     check::<SqlQuery>(&mut guest, &query("refuse"), "Refuse(SqlRefusal { sqlstate: Some(\"42501\")");
     check::<SqlQuery>(&mut guest, &query("bad"), "Call(Protocol): \"no\" is no SQLSTATE");
     let node = |name: &str, is_healthy, lag_ms| Node {

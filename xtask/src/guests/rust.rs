@@ -56,7 +56,7 @@ impl Build {
     const PDK: Self = Self { names: Names::Ours, ..Self::RELEASE };
 }
 
-const BUILDS: [Build; 11] = [
+const BUILDS: [Build; 12] = [
     Build {
         guests: &[
             ("my-wasm-plugin", "llmproxy-template-unknown"),
@@ -101,6 +101,7 @@ const BUILDS: [Build; 11] = [
         ],
         ..Build::PDK
     },
+    Build { target: "wasm32-wasip2", guests: &[("world", "world")], ..Build::RELEASE },
     Build {
         target: "wasm32-wasip2",
         examples_of: Some("smg-guests"),
@@ -220,7 +221,8 @@ impl Guests<'_> {
 /// Makes a component of a module, in its place.
 fn wrap(built: &mut Built, name: &str) -> Result<()> {
     let module = built.get_mut(&format!("{name}.wasm")).context("it was built just now")?;
-    let encoded = ComponentEncoder::default().module(module).and_then(|encoder| encoder.validate(true).encode());
+    let encoded =
+        ComponentEncoder::default().module(module).and_then(|encoder| encoder.validate(true).encode());
     *module = encoded.with_context(|| format!("no component can be made of {name}"))?;
     Ok(())
 }

@@ -25,6 +25,7 @@ pub mod manifest;
 pub mod path;
 pub mod snapshot;
 pub mod sql;
+pub mod storage;
 pub mod tool;
 pub mod verdict;
 

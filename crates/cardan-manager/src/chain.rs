@@ -3,8 +3,8 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use cardan::Plugin;
 use cardan::dialect::Spoken;
+use cardan::{Abi, Plugin};
 use cardan_api::http::{HeaderEdit, HttpComplete, HttpRequest, HttpResponse};
 use cardan_api::{Hook, NamedHook};
 
@@ -55,7 +55,7 @@ fn exported(plugin: &Plugin, hook: &'static NamedHook) -> impl Iterator<Item = B
 pub(crate) fn answers(plugin: &Plugin, bindings: &[BindingSpec]) -> Result<(), String> {
     let hooks = &plugin.inspection().hooks;
     for spec in bindings {
-        if plugin.dialect().is_none() {
+        if plugin.dialect().is_none() && plugin.inspection().abi != Abi::Component {
             return Err("its exports are of no known dialect; name one with `dialect`".to_owned());
         }
         let answered = match &spec.entry {
@@ -226,7 +226,7 @@ fn listed(parts: impl Iterator<Item = &'static str>, headers: &[HeaderEdit]) -> 
     parts.for_each(|part| add("", part));
     for edit in headers {
         match edit {
-            HeaderEdit::Set(name, _) => add("+", name),
+            HeaderEdit::Set(name, _) | HeaderEdit::Add(name, _) => add("+", name),
             HeaderEdit::Remove(name) => add("-", name),
         }
     }

@@ -1,9 +1,11 @@
 //! The calling conventions: how bytes reach a guest and come back.
 //!
 //! Guests of core modules are instances of one kind, Extism's; other conventions of such modules are *lowered* to
-//! it when they are loaded. This file is the only place that knows there is more than one.
+//! it when they are loaded. Components are of another kind. This file is the only place that knows there is more
+//! than one.
 
 pub(crate) mod capability;
+pub(crate) mod component;
 pub(crate) mod extism;
 mod imported;
 mod lowering;
@@ -11,8 +13,11 @@ mod packed;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
-use self::extism::{ImportKind, ModuleInspection};
+use cardan_api::Fault;
+
+use self::extism::{ImportKind, ModuleInspection, Vars};
 use crate::Error;
 use crate::dialect::Dialect;
 
@@ -29,11 +34,13 @@ pub enum Abi {
     Packed,
     /// Tools that a guest exports, by name or behind one export: CortexPrism's.
     Capability,
+    /// Components of the worlds that hosts ask at: SMG's, the vLLM router's, and Cardan's own.
+    Component,
 }
 
 impl Abi {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Extism, Self::Packed, Self::Capability];
+    pub const ALL: [Self; 4] = [Self::Extism, Self::Packed, Self::Capability, Self::Component];
 
     /// The name in configuration, metrics and `cardan inspect`.
     pub fn name(self) -> &'static str {
@@ -41,6 +48,7 @@ impl Abi {
             Self::Extism => "extism",
             Self::Packed => "packed",
             Self::Capability => "capability",
+            Self::Component => "component",
         }
     }
 
@@ -79,6 +87,7 @@ impl Abi {
     ) -> Result<Option<Vec<u8>>, Error> {
         match self {
             Self::Extism => Ok(None),
+            Self::Component => Err(Error::format(component::MODULE_GIVEN)),
             Self::Packed => packed::lower(module).map(Some),
             Self::Capability => capability::lower(module, forms).map(Some),
         }
@@ -87,7 +96,7 @@ impl Abi {
     /// What an import means in this convention, where it means something of its own.
     pub(crate) fn imported(self, module: &str, name: &str, kind: &ImportKind) -> Option<Imported> {
         let rows = match self {
-            Self::Extism => return None,
+            Self::Extism | Self::Component => return None,
             Self::Packed => packed::IMPORTS,
             Self::Capability => capability::IMPORTS,
         };
@@ -98,6 +107,119 @@ impl Abi {
 /// Defines what lowered guests import for being called.
 pub(crate) fn define_lowered(linker: &mut wasmtime::Linker<extism::State>) -> wasmtime::Result<()> {
     lowering::host::define(linker)
+}
+
+/// A linked plugin: instances come from here.
+pub(crate) enum Template {
+    Core(Box<extism::Template>),
+    Component(component::Template),
+}
+
+/// A live instance.
+pub(crate) enum Guest {
+    Core(Box<extism::Guest>),
+    Component(Box<component::Guest>),
+}
+
+impl Template {
+    /// Whether `name` can be called with bytes.
+    pub(crate) fn is_callable(&self, name: &str) -> bool {
+        match self {
+            Self::Core(template) => template.is_callable(name),
+            Self::Component(_) => false,
+        }
+    }
+
+    /// How many of the pool's instances one of ours takes.
+    pub(crate) fn pool_slots(&self) -> u32 {
+        match self {
+            Self::Core(template) => template.pool_slots(),
+            Self::Component(template) => template.pool_slots(),
+        }
+    }
+
+    /// Whether instances can be put back to their beginning.
+    pub(crate) fn rewinds(&self) -> bool {
+        match self {
+            Self::Core(template) => template.rewinds(),
+            Self::Component(_) => false,
+        }
+    }
+
+    /// Puts an instance back to where it was before its first call. To be asked only after calls that all went well.
+    pub(crate) fn rewound(&self, guest: Guest) -> Option<Guest> {
+        match (self, guest) {
+            (Self::Core(template), Guest::Core(guest)) => {
+                template.rewound(*guest).map(|guest| Guest::Core(Box::new(guest)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Makes an instance, with these variables where its convention has any.
+    pub(crate) async fn instantiate(&self, vars: Arc<Vars>) -> Result<Guest, Error> {
+        Ok(match self {
+            Self::Core(template) => Guest::Core(Box::new(template.instantiate(vars).await?)),
+            Self::Component(template) => Guest::Component(Box::new(template.instantiate().await?)),
+        })
+    }
+
+    /// Tries what can be tried before the first call; then there is an instance, unless each call makes its own.
+    pub(crate) fn command(&self) -> Option<&extism::Template> {
+        match self {
+            Self::Core(template) => Some(&**template).filter(|template| template.is_command()),
+            Self::Component(_) => None,
+        }
+    }
+
+    /// The template of a plugin whose functions are called with bytes.
+    pub(crate) fn core(&self) -> Result<&extism::Template, Error> {
+        match self {
+            Self::Core(template) => Ok(template),
+            Self::Component(_) => Err(not_called()),
+        }
+    }
+}
+
+impl Guest {
+    /// Whether the next call needs another instance.
+    pub(crate) fn is_spent(&self) -> bool {
+        match self {
+            Self::Core(guest) => guest.is_spent(),
+            Self::Component(_) => false,
+        }
+    }
+
+    /// Whether the instance had better not be shared any longer.
+    pub(crate) fn is_worn(&self) -> bool {
+        match self {
+            Self::Core(guest) => guest.is_worn(),
+            Self::Component(_) => false,
+        }
+    }
+
+    /// The instance of a plugin whose functions are called with bytes.
+    pub(crate) fn core(&mut self) -> Result<&mut extism::Guest, Error> {
+        match self {
+            Self::Core(guest) => Ok(guest),
+            Self::Component(_) => Err(not_called()),
+        }
+    }
+
+    /// The instance of a component.
+    pub(crate) fn component(&mut self) -> Result<&mut component::Guest, Error> {
+        match self {
+            Self::Core(_) => Err(Error::host("the plugin is no component")),
+            Self::Component(guest) => Ok(guest),
+        }
+    }
+}
+
+fn not_called() -> Error {
+    Error::call(
+        Fault::Protocol,
+        "a component is asked at hooks: it has no functions that take bytes and return bytes",
+    )
 }
 
 impl fmt::Display for Abi {

@@ -67,7 +67,7 @@ impl<'a> Circumstances<'a> {
 
 impl Circumstances<'_> {
     /// A body of the event, if this binding is shown bodies.
-    fn shown<'b>(&self, body: Option<&'b Bytes>) -> Option<&'b Bytes> {
+    pub(crate) fn shown<'b>(&self, body: Option<&'b Bytes>) -> Option<&'b Bytes> {
         body.filter(|_| self.body == BodyNeed::Whole)
     }
 }
@@ -156,7 +156,7 @@ fn write<'b>(
 
 /// Refuses a header field that cannot stand on the wire (RFC 9110, sections 5.1 and 5.5): after a line
 /// break in a value would come another field.
-fn check_field(name: &str, value: &str) -> Result<(), Malformed> {
+pub(crate) fn check_field(name: &str, value: &str) -> Result<(), Malformed> {
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if name.is_empty() || !name.bytes().all(is_token) {
         return Err(Malformed(format!("{name:?} is no name of a header field")));
@@ -168,7 +168,7 @@ fn check_field(name: &str, value: &str) -> Result<(), Malformed> {
 }
 
 /// Refuses a result that no database could have given.
-fn check_rows(rows: &Rows) -> Result<(), Malformed> {
+pub(crate) fn check_rows(rows: &Rows) -> Result<(), Malformed> {
     let columns = rows.columns.len();
     if columns == 0 {
         return Err(Malformed("a result has at least one column".to_owned()));
@@ -183,7 +183,7 @@ fn check_rows(rows: &Rows) -> Result<(), Malformed> {
 }
 
 /// A cached answer to a statement has to be a result.
-fn check_hit(subject: &CacheSubject, hit: &[u8]) -> Result<(), Malformed> {
+pub(crate) fn check_hit(subject: &CacheSubject, hit: &[u8]) -> Result<(), Malformed> {
     match subject {
         CacheSubject::Query(_) => check_rows(&serde_json::from_slice(hit)?),
         CacheSubject::Request(_) => Ok(()),
@@ -191,7 +191,7 @@ fn check_hit(subject: &CacheSubject, hit: &[u8]) -> Result<(), Malformed> {
 }
 
 /// A plugin without any authority of its own must not make the host dial whatever it names.
-fn check_node(nodes: &[Node], name: &str) -> Result<(), Malformed> {
+pub(crate) fn check_node(nodes: &[Node], name: &str) -> Result<(), Malformed> {
     if nodes.iter().any(|node| node.name == name) {
         return Ok(());
     }
@@ -199,7 +199,7 @@ fn check_node(nodes: &[Node], name: &str) -> Result<(), Malformed> {
 }
 
 /// Tools are called by their names.
-fn check_tools(tools: &[Tool]) -> Result<(), Malformed> {
+pub(crate) fn check_tools(tools: &[Tool]) -> Result<(), Malformed> {
     let mut names = BTreeSet::new();
     for tool in tools {
         if tool.name.is_empty() {

@@ -20,6 +20,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use wasmtime::component::Component;
 use wasmtime::{
     Config, Enabled, InstanceAllocationStrategy, PoolConcurrencyLimitError, PoolingAllocationConfig,
     WasmBacktraceDetails,
@@ -46,6 +47,13 @@ const POOLED_EACH_PER_INSTANCE: u32 = 2;
 const POOLED_MEMORIES_PER_MODULE: u32 = 4;
 /// Most tables that a module in the pool may have.
 const POOLED_TABLES_PER_MODULE: u32 = 4;
+/// Most tables that a component in the pool may have.
+const POOLED_TABLES_PER_COMPONENT: u32 = 12;
+/// Tables that the components' pool has for each instance: toolchains make one for imports, one for the guest, and
+/// one for an adapter.
+const POOLED_TABLES_PER_COMPONENT_INSTANCE: u32 = 4;
+/// Core instances that a component is made of, as toolchains make them, at most; a few more do no harm.
+const CORE_INSTANCES_PER_COMPONENT: u32 = 16;
 /// Elements of one table in the pool.
 const POOLED_TABLE_ELEMENTS: usize = 20_000;
 /// Of an instance that is thrown away, memory up to this size is cleared in place where instances cannot
@@ -160,6 +168,8 @@ struct Shared {
     config: EngineConfig,
     dirty_pages: Option<Arc<DirtyPages>>,
     pooled: Result<wasmtime::Engine, String>,
+    /// As `pooled`. Components take more than one instance each, and many processes have none.
+    components: OnceLock<Result<wasmtime::Engine, String>>,
     roomy: OnceLock<wasmtime::Engine>,
     metered: OnceLock<wasmtime::Engine>,
     /// `None` where the baseline compiler does not know the machine.
@@ -176,6 +186,7 @@ struct Shared {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Room {
     Pooled,
+    Components,
     Roomy,
     Metered,
 }
@@ -228,6 +239,7 @@ impl Engine {
             config,
             dirty_pages,
             pooled,
+            components: OnceLock::new(),
             roomy: OnceLock::new(),
             metered: OnceLock::new(),
             baseline: OnceLock::new(),
@@ -310,6 +322,10 @@ impl Engine {
                 Ok(engine) => return Ok(engine),
                 Err(_) => &self.shared.roomy,
             },
+            Room::Components => match self.components() {
+                Ok(engine) => return Ok(engine),
+                Err(_) => &self.shared.roomy,
+            },
             Room::Roomy => &self.shared.roomy,
             Room::Metered => &self.shared.metered,
         };
@@ -322,6 +338,53 @@ impl Engine {
             .map_err(|error| Error::host(format!("this machine cannot run WebAssembly: {error:#}")))?;
         self.shared.ticker.drive(&engine);
         Ok(made.get_or_init(|| engine))
+    }
+
+    fn components(&self) -> Result<&wasmtime::Engine, &str> {
+        let made = self.shared.components.get_or_init(|| {
+            self.pool_failure().map_or(Ok(()), |reason| Err(reason.to_owned()))?;
+            let made = wasmtime::Engine::new(&components_config(&self.shared.config));
+            let engine = made.map_err(|error| format!("{error:#}")).inspect_err(|reason| {
+                tracing::warn!(
+                    reason,
+                    "no pool for components on this machine, instances are allocated on demand"
+                );
+            })?;
+            self.shared.ticker.drive(&engine);
+            Ok(engine)
+        });
+        made.as_ref().map_err(String::as_str)
+    }
+
+    /// The room for a component with these limits, unless it turns out not to fit there.
+    pub(crate) fn room_of_components(&self, limits: &cardan_api::Limits) -> Room {
+        match self.room_at_first(limits) {
+            Room::Pooled => Room::Components,
+            room => room,
+        }
+    }
+
+    /// Whether a component that was compiled for the pool has room there.
+    pub(crate) fn has_room_for(component: &Component) -> bool {
+        component.resources_required().is_some_and(|needs| {
+            needs.num_memories <= POOLED_MEMORIES_PER_MODULE
+                && needs.num_tables <= POOLED_TABLES_PER_COMPONENT
+                && needs.max_initial_table_size.unwrap_or(0) <= POOLED_TABLE_ELEMENTS as u64
+                && needs.max_initial_memory_size.unwrap_or(0).saturating_mul(PAGE_BYTES) <= slot_bytes()
+        })
+    }
+
+    /// How many of the pool's instances one of a component takes; none outside of the pool.
+    pub(crate) fn pool_slots_of_component(&self, component: &Component) -> u32 {
+        let pool = self.shared.components.get().and_then(|made| made.as_ref().ok());
+        let Some(needs) = component
+            .resources_required()
+            .filter(|_| pool.is_some_and(|pool| wasmtime::Engine::same(pool, component.engine())))
+        else {
+            return 0;
+        };
+        let memories = needs.num_memories.div_ceil(POOLED_EACH_PER_INSTANCE);
+        memories.max(needs.num_tables.div_ceil(POOLED_TABLES_PER_COMPONENT_INSTANCE)).max(1)
     }
 
     /// The engine of the baseline compiler, which allocates on demand: nothing stays with it for long.
@@ -407,7 +470,27 @@ fn base_config(asked: &EngineConfig) -> Config {
     config
 }
 
+/// As the other pool, with more of everything that is cheap.
+fn components_config(config: &EngineConfig) -> Config {
+    let instances = config.pool_instances();
+    let mut pool = pool(config, KEEP_RESIDENT_BYTES);
+    pool.total_component_instances(instances)
+        .total_core_instances(instances.saturating_mul(CORE_INSTANCES_PER_COMPONENT))
+        .total_tables(instances.saturating_mul(POOLED_TABLES_PER_COMPONENT_INSTANCE))
+        .max_tables_per_component(POOLED_TABLES_PER_COMPONENT);
+    let mut engine = base_config(config);
+    engine.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    engine
+}
+
 fn pooled_config(config: &EngineConfig, keep_resident_bytes: usize) -> Config {
+    let mut engine = base_config(config);
+    let pool = pool(config, keep_resident_bytes);
+    engine.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    engine
+}
+
+fn pool(config: &EngineConfig, keep_resident_bytes: usize) -> PoolingAllocationConfig {
     let instances = config.pool_instances();
     let each = instances.saturating_mul(POOLED_EACH_PER_INSTANCE);
     let mut pool = PoolingAllocationConfig::new();
@@ -432,7 +515,5 @@ fn pooled_config(config: &EngineConfig, keep_resident_bytes: usize) -> Config {
         .decommit_batch_size(1)
         // On wasmtime 48 it overlooks swapped-out pages; see `dirty_pages.rs`.
         .pagemap_scan(Enabled::No);
-    let mut engine = base_config(config);
-    engine.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-    engine
+    pool
 }

@@ -28,8 +28,8 @@ pub use cardan_api::grants::LogLevel;
 pub(crate) use http::{Head, HostList, HttpGrant, HttpRefusal, NoClient};
 pub use http::{HttpClient, HttpExchange, HttpFailure, HttpReply};
 pub use kv::{KvEntry, KvPage, KvScan, KvSpace, KvStore};
-pub(crate) use log::PluginLog;
 pub use log::{LogLine, LogSink, LogTail, TracingLog};
+pub(crate) use log::{PluginLog, unix_ms};
 pub use metrics::{Metrics, MetricsSpace, Sample, SampleKind};
 pub use secrets::{Secret, SecretStore};
 pub use sql::{SqlDatabase, SqlFailure, SqlQuery, SqlResult};
@@ -188,6 +188,14 @@ impl Authority {
     /// The sentence for a call that is not allowed: what has to be written where to allow it.
     pub(crate) fn denied(&self, what: &str, capability: Capability) -> Refusal {
         self.denied_unless(what, capability, capability.grant())
+    }
+
+    /// The sentence for a call that no grant allows.
+    pub(crate) fn denied_to_all(&self, what: &str) -> Refusal {
+        Refusal::denied(format!(
+            "{what} is not there for plugins; plugin {:?} has to do without it",
+            self.plugin
+        ))
     }
 
     /// As [`Authority::denied`], where the grant has a name in it.

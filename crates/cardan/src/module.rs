@@ -45,21 +45,29 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
     if bytes.len() as u64 > FILE_BYTES_MAX { Err(too_large()) } else { Ok(bytes) }
 }
 
-/// Whether bytes can only be a module, binary or text.
+/// Whether bytes can only be a module or a component, binary or text.
 pub(crate) fn is_module(bytes: &[u8]) -> bool {
     is_binary(bytes) || is_text(bytes)
 }
 
-/// The binary form of what can only be a module.
+/// The binary form of what can only be a core module.
+pub(crate) fn core_binary(bytes: Vec<u8>) -> Result<Vec<u8>, Error> {
+    let binary = binary(bytes)?;
+    if is_component(&binary) { Err(Error::format(COMPONENT_GIVEN)) } else { Ok(binary) }
+}
+
+/// Whether a binary is a component.
+pub(crate) fn is_component(binary: &[u8]) -> bool {
+    wasmparser::Parser::is_component(binary)
+}
+
+/// The binary form of what can only be a module or a component.
 pub(crate) fn binary(bytes: Vec<u8>) -> Result<Vec<u8>, Error> {
     let binary = if is_binary(&bytes) {
         bytes
     } else {
         wat::parse_bytes(&bytes).map_err(|error| Error::format(without_excerpt(&error)))?.into_owned()
     };
-    if wasmparser::Parser::is_component(&binary) {
-        return Err(Error::format(COMPONENT_GIVEN));
-    }
     Ok(binary)
 }
 
@@ -73,13 +81,14 @@ fn is_binary(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\0asm")
 }
 
-/// `(module`, blanks allowed in between, or a comment.
+/// `(module` or `(component`, blanks allowed in between, or a comment.
 fn is_text(bytes: &[u8]) -> bool {
     if bytes.starts_with(b";;") || bytes.starts_with(b"(;") {
         return true;
     }
     let Some(rest) = bytes.strip_prefix(b"(") else { return false };
-    rest.trim_ascii_start().starts_with(b"module")
+    let rest = rest.trim_ascii_start();
+    rest.starts_with(b"module") || rest.starts_with(b"component")
 }
 
 /// SHA-256 in hexadecimal.

@@ -1,6 +1,7 @@
 //! One admitted version of a plugin: loading it, and calling it.
 
 mod builder;
+mod component;
 mod held;
 mod inspection;
 mod load;
@@ -17,7 +18,8 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::abi::extism::{Call, CoreDumps, Guest, Later, Report, SnapshotState, Stage, Vars};
+use crate::abi::Template;
+use crate::abi::extism::{self, Call, CoreDumps, Later, Report, SnapshotState, Stage, Vars};
 use crate::dialect::{self, Circumstances, Dialect, Spoken};
 use crate::engine::{Engine, Tier};
 use crate::error::ErrorKind;
@@ -83,7 +85,7 @@ impl Admitted {
     }
 
     fn take_over(&self, stage: Stage) -> Result<(), Error> {
-        let pool = self.serving.load().pool.successor(stage.template);
+        let pool = self.serving.load().pool.successor(Template::Core(Box::new(stage.template)));
         // The first instance is not to be some caller's work, and shows that there can be any.
         pool.stock(runtime::block_on(pool.make())?);
         self.serving.store(Arc::new(Serving { pool, tier: stage.tier, snapshot: stage.snapshot }));
@@ -226,12 +228,15 @@ impl Plugin {
     ///
     /// # Errors
     ///
-    /// When the guest's initialisation fails.
+    /// When the guest's initialisation fails, or it is a component.
     pub fn instance(&self) -> Result<PluginInstance, Error> {
         let vars = Arc::<Vars>::default();
         let pool = self.pool();
-        let guest = runtime::block_on(pool.with_room(|| pool.template.instantiate(vars.clone())));
-        let guest = guest.map_err(|error| error.of(&self.admitted.name))?;
+        let made = pool
+            .template
+            .core()
+            .and_then(|template| runtime::block_on(pool.with_room(|| template.instantiate(vars.clone()))));
+        let guest = made.map_err(|error| error.of(&self.admitted.name))?;
         Ok(PluginInstance { plugin: self.clone(), guest: guest.kept_as_it_is(), pool })
     }
 
@@ -281,6 +286,9 @@ impl Plugin {
         held: &mut Held,
         question: Question<'_, H>,
     ) -> Result<Verdict<H>, Error> {
+        if matches!(self.pool().template, Template::Component(_)) {
+            return self.component_verdict(held, question).await;
+        }
         let protocol = |why: String| Error::call(Fault::Protocol, why);
         let dialect = self.admitted.dialect.ok_or_else(|| {
             protocol("its exports are of no known dialect; name one with `dialect`".to_owned())
@@ -307,7 +315,7 @@ impl Plugin {
                         Kept { guest: pool.take().await?, permit, pool }
                     }
                 };
-                let verdict = read(kept.guest.call(call).await)?;
+                let verdict = read(kept.guest.core()?.call(call).await)?;
                 held.keep(kept);
                 Ok(verdict)
             }
@@ -315,8 +323,45 @@ impl Plugin {
         }
     }
 
+    /// As [`Plugin::verdict`], of a component, which is asked in types.
+    async fn component_verdict<H: Spoken>(
+        &self,
+        held: &mut Held,
+        question: Question<'_, H>,
+    ) -> Result<Verdict<H>, Error> {
+        let Question { event, about, entry, deadline } = question;
+        let protocol = |why: String| Err(Error::call(Fault::Protocol, why));
+        if let Some(entry) = entry {
+            return protocol(format!(
+                "a component has one function for each hook: `entry: {entry}` is not for it"
+            ));
+        }
+        if self.entry_of::<H>().is_none() {
+            return protocol(format!("it has no interface for the hook {}", H::NAME));
+        }
+        let kept = held.take().filter(|_| self.admitted.mode == InstanceMode::Visit);
+        let (mut kept, deadline) = match kept {
+            Some(kept) => (kept, deadline.or(self.admitted.deadline)),
+            None => {
+                let pool = self.pool();
+                let (permit, deadline) = pool.permit(deadline.or(self.admitted.deadline)).await?;
+                (Kept { guest: pool.take().await?, permit, pool }, deadline)
+            }
+        };
+        let asked = kept.guest.component()?.ask::<H>(event, about, deadline).await;
+        match (&asked, self.admitted.mode) {
+            (Ok(_), InstanceMode::Visit) => held.keep(kept),
+            (Ok(_), _) => kept.pool.put_back(kept.guest),
+            (Err(_), _) => kept.pool.discard(kept.guest),
+        }
+        asked
+    }
+
     /// The export that answers a hook, where a question names none.
     pub fn entry_of<H: Spoken>(&self) -> Option<&'static str> {
+        if let Template::Component(template) = &self.pool().template {
+            return template.entry_of::<H>();
+        }
         H::entries(self.admitted.dialect?).asked(|entry| self.has_export(entry)).next()
     }
 
@@ -328,10 +373,11 @@ impl Plugin {
 
     async fn in_pool(&self, mut call: Call<'_>) -> Result<Report, Error> {
         let pool = self.pool();
+        pool.template.core()?;
         let _permit: Permit;
         (_permit, call.deadline) = pool.permit(call.deadline).await?;
         let mut guest = pool.take().await?;
-        let report = guest.call(call).await;
+        let report = guest.core()?.call(call).await;
         if report.fault.is_none() {
             pool.put_back(guest);
         } else {
@@ -357,7 +403,7 @@ impl Plugin {
 /// ```
 pub struct PluginInstance {
     plugin: Plugin,
-    guest: Guest,
+    guest: extism::Guest,
     /// Where the guest came from.
     pool: Arc<Pool>,
 }
@@ -405,7 +451,8 @@ impl PluginInstance {
     async fn renew(&mut self) -> Result<(), Error> {
         let pool = &self.pool;
         let heritage = self.guest.heritage();
-        self.guest = pool.with_room(|| pool.template.succeed(heritage.clone())).await?.kept_as_it_is();
+        let template = pool.template.core()?;
+        self.guest = pool.with_room(|| template.succeed(heritage.clone())).await?.kept_as_it_is();
         Ok(())
     }
 }

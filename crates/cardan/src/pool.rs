@@ -10,7 +10,8 @@ use cardan_api::{Fault, InstanceMode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::Error;
-use crate::abi::extism::{Guest, Template, Vars};
+use crate::abi::extism::Vars;
+use crate::abi::{Guest, Template};
 use crate::engine::nursery::{Nursed, Nursery};
 use crate::engine::visit_slots::VisitSlots;
 use crate::runtime;
@@ -224,9 +225,9 @@ impl Pool {
     /// Makes a new instance. If the process has no room for one, used instances of this and of other
     /// plugins are cleared away first, then those that only wait in case they are needed: a new version
     /// finds the place taken by what its predecessors left.
-    pub(crate) async fn with_room<F>(&self, make: impl Fn() -> F) -> Result<Guest, Error>
+    pub(crate) async fn with_room<F, G>(&self, make: impl Fn() -> F) -> Result<G, Error>
     where
-        F: Future<Output = Result<Guest, Error>>,
+        F: Future<Output = Result<G, Error>>,
     {
         let mut made = make().await;
         for _ in 0..FULL_TRIES {

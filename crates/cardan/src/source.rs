@@ -8,7 +8,7 @@ use crate::{Error, module};
 /// Where a plugin comes from.
 #[derive(Debug, Clone)]
 pub enum Source {
-    /// A file: a module, its text form, or an Extism manifest in JSON or TOML.
+    /// A file: a module or component, its text form, or an Extism manifest in JSON or TOML.
     File(PathBuf),
     /// The same in memory.
     Bytes(Vec<u8>),
@@ -57,6 +57,8 @@ impl From<Manifest> for Source {
 pub(crate) enum Content {
     /// A core module, binary.
     Module(Vec<u8>),
+    /// A component, binary.
+    Component(Vec<u8>),
     /// A manifest that names modules.
     Manifest(Box<Manifest>),
 }
@@ -86,7 +88,7 @@ impl Source {
 /// single module. For noticing that a plugin's file has changed.
 pub fn file_digest(path: &Path) -> Option<String> {
     match Content::recognise(module::read_file(path).ok()?).ok()? {
-        Content::Module(bytes) => Some(module::digest(&bytes)),
+        Content::Module(bytes) | Content::Component(bytes) => Some(module::digest(&bytes)),
         Content::Manifest(_) => None,
     }
 }
@@ -94,7 +96,7 @@ pub fn file_digest(path: &Path) -> Option<String> {
 /// The same for a module in memory, in either form.
 pub fn digest(module: &[u8]) -> Option<String> {
     match Content::recognise(module.to_owned()).ok()? {
-        Content::Module(bytes) => Some(module::digest(&bytes)),
+        Content::Module(bytes) | Content::Component(bytes) => Some(module::digest(&bytes)),
         Content::Manifest(_) => None,
     }
 }
@@ -104,7 +106,9 @@ impl Content {
     /// otherwise a manifest.
     pub(crate) fn recognise(bytes: Vec<u8>) -> Result<Self, Error> {
         if module::is_module(&bytes) {
-            return module::binary(bytes).map(Self::Module);
+            let binary = module::binary(bytes)?;
+            let is_component = module::is_component(&binary);
+            return Ok(if is_component { Self::Component(binary) } else { Self::Module(binary) });
         }
         let text = String::from_utf8(bytes).map_err(|_| Error::format("input bytes aren't valid utf-8"))?;
         Ok(Self::Manifest(Box::new(Manifest::parse(&text)?)))

@@ -56,7 +56,7 @@ impl Build {
     const PDK: Self = Self { names: Names::Ours, ..Self::RELEASE };
 }
 
-const BUILDS: [Build; 11] = [
+const BUILDS: [Build; 12] = [
     Build {
         guests: &[
             ("my-wasm-plugin", "llmproxy-template-unknown"),
@@ -101,6 +101,7 @@ const BUILDS: [Build; 11] = [
         ],
         ..Build::PDK
     },
+    Build { target: "wasm32-wasip2", guests: &[("world", "world")], ..Build::RELEASE },
     Build {
         target: "wasm32-wasip2",
         examples_of: Some("smg-guests"),

@@ -14,7 +14,7 @@ use super::Circumstances;
 pub(super) mod access;
 mod body;
 pub(super) mod cache;
-pub(super) mod http;
+pub(crate) mod http;
 pub(super) mod life;
 pub(super) mod sql;
 #[cfg(test)]

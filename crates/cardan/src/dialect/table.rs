@@ -7,16 +7,19 @@ use cardan_api::cache::{CacheGet, CacheSet};
 use cardan_api::http::{HttpComplete, HttpRequest, HttpResponse};
 use cardan_api::lifecycle::{PluginLoad, PluginTick, PluginUnload};
 use cardan_api::sql::{SqlQuery, SqlResult, SqlRoute};
+use cardan_api::storage::{StorageAfter, StorageBefore};
 use cardan_api::tool::{ToolCall, ToolList};
 use cardan_api::{Hook, Verdict};
+
+use crate::abi::component::Ask;
 
 use super::{Circumstances, Dialect, Malformed, cardan, cortexprism, heliosproxy, llmproxy};
 
 #[cfg(test)]
 mod tests;
 
-/// A hook that dialects have documents for.
-pub trait Spoken: Hook {
+/// A hook that plugins can be asked at: one that dialects have documents for, or components an interface.
+pub trait Spoken: Hook + Ask {
     /// What each dialect has to say here; none for one that has nothing.
     const ROWS: &'static [Row<Self>];
 
@@ -426,6 +429,15 @@ impl Spoken for ToolCall {
         .or_named(cortexprism::is_tool, |event| &event.tool)
         .or_code(cortexprism::call_code),
     ];
+}
+
+/// SMG's, which come as components.
+impl Spoken for StorageBefore {
+    const ROWS: &'static [Row<Self>] = &[];
+}
+
+impl Spoken for StorageAfter {
+    const ROWS: &'static [Row<Self>] = &[];
 }
 
 impl Spoken for PluginLoad {

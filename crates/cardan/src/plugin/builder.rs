@@ -11,11 +11,12 @@ use cardan_api::lifecycle::{LifeEvent, LifeReason};
 use cardan_api::{Capability, Fault, InstanceMode, Limits, NamedHook, SnapshotPolicy};
 use serde_json::{Map, Value};
 
+use super::component;
 use super::load::LoadQuestion;
 use super::{Admitted, Import, Inspection, Plugin, Serving, config_text};
 use crate::abi::extism::manifest::{MAIN, Manifest, NamedModule};
 use crate::abi::extism::{self, CoreDumps, GuestOutput, ImportKind, Linking, Stage};
-use crate::abi::{Abi, Imported, ResultForm};
+use crate::abi::{Abi, Imported, ResultForm, Template};
 use crate::dialect::{self, Dialect};
 use crate::engine::Engine;
 use crate::error::ErrorKind;
@@ -34,17 +35,17 @@ use crate::{Error, runtime};
 /// What a manifest says holds unless an option says otherwise; configuration of both is merged.
 #[must_use]
 pub struct PluginBuilder {
-    engine: Engine,
+    pub(super) engine: Engine,
     source: Source,
     name: Option<String>,
     digest: Option<String>,
-    mode: InstanceMode,
-    limits: Limits,
-    config: BTreeMap<String, String>,
+    pub(super) mode: InstanceMode,
+    pub(super) limits: Limits,
+    pub(super) config: BTreeMap<String, String>,
     /// The same as it was given, for documents.
-    config_values: Map<String, Value>,
-    version: String,
-    reason: LifeReason,
+    pub(super) config_values: Map<String, Value>,
+    pub(super) version: String,
+    pub(super) reason: LifeReason,
     /// `None`: what a manifest says, and what is allowed below.
     grants: Option<Grants>,
     requested: Option<BTreeSet<Capability>>,
@@ -53,12 +54,12 @@ pub struct PluginBuilder {
     requested_hosts: Option<Vec<String>>,
     allowed_paths: BTreeMap<String, String>,
     http_headers: bool,
-    wasi: Option<GuestOutput>,
-    functions: Vec<HostFunction>,
+    pub(super) wasi: Option<GuestOutput>,
+    pub(super) functions: Vec<HostFunction>,
     log: Option<Arc<dyn LogSink>>,
     kept_from: Option<LogLevel>,
-    dialect: Option<Dialect>,
-    abi: Option<Abi>,
+    pub(super) dialect: Option<Dialect>,
+    pub(super) abi: Option<Abi>,
     result_forms: BTreeMap<String, ResultForm>,
     ready_instances: u32,
     snapshot: SnapshotPolicy,
@@ -268,28 +269,52 @@ impl PluginBuilder {
     ///
     /// When the source cannot be read, or is no plugin of a known convention.
     pub fn inspect(mut self) -> Result<Inspection, Error> {
-        let modules = self.modules()?;
-        self.examine(&modules)
+        match self.read()? {
+            Parts::Modules(modules) => self.examine(&modules),
+            Parts::Component(bytes) => Ok(component::examine(&bytes)?.0),
+        }
     }
 
-    fn modules(&mut self) -> Result<Vec<NamedModule>, Error> {
+    fn read(&mut self) -> Result<Parts, Error> {
         let source = std::mem::replace(&mut self.source, Source::Bytes(Vec::new()));
         let home = Home::of(&source);
         match source.read()? {
-            Content::Module(bytes) => Ok(vec![NamedModule::new(MAIN.to_owned(), bytes)]),
-            Content::Manifest(manifest) => self.adopt(*manifest, &home),
+            Content::Module(bytes) => Ok(Parts::Modules(vec![NamedModule::new(MAIN.to_owned(), bytes)])),
+            Content::Component(bytes) => Ok(Parts::Component(bytes)),
+            Content::Manifest(manifest) => self.adopt(*manifest, &home).map(Parts::Modules),
         }
     }
 
     fn load_as(mut self, name: &Arc<str>) -> Result<Plugin, Error> {
-        let modules = self.modules()?;
-        let inspection = self.examine(&modules)?;
-        if let Some(expected) = &self.digest
-            && !expected.eq_ignore_ascii_case(&inspection.digest)
-        {
-            let found = &inspection.digest;
-            return Err(Error::source(format!("Hash mismatch, found {found} but expected {expected}")));
+        match self.read()? {
+            Parts::Modules(modules) => self.load_modules(name, modules),
+            Parts::Component(bytes) => self.load_component(name, bytes),
         }
+    }
+
+    /// Refuses what is not what was meant.
+    pub(super) fn check_digest(&self, found: &str) -> Result<(), Error> {
+        match &self.digest {
+            Some(expected) if !expected.eq_ignore_ascii_case(found) => {
+                Err(Error::source(format!("Hash mismatch, found {found} but expected {expected}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn pool_plan(&self) -> PoolPlan {
+        PoolPlan {
+            mode: self.mode,
+            common: Common::new(self.limits.instances_max, self.limits.queue_max),
+            ready_wanted: self.ready_instances.min(self.limits.instances_max),
+            nursery: self.engine.nursery().clone(),
+            visit_slots: self.engine.visit_slots().clone(),
+        }
+    }
+
+    fn load_modules(mut self, name: &Arc<str>, modules: Vec<NamedModule>) -> Result<Plugin, Error> {
+        let inspection = self.examine(&modules)?;
+        self.check_digest(&inspection.digest)?;
         let abi = inspection.abi;
         let (foreign, given_memory) = self.foreign(abi, &modules)?;
         let modules = self.lowered(abi, modules)?;
@@ -297,13 +322,7 @@ impl PluginBuilder {
         let log = authority.log().clone();
         let deadline = self.limits.deadline;
         let budgeted = self.limits.growth_pages_max.is_some();
-        let plan = PoolPlan {
-            mode: self.mode,
-            common: Common::new(self.limits.instances_max, self.limits.queue_max),
-            ready_wanted: self.ready_instances.min(self.limits.instances_max),
-            nursery: self.engine.nursery().clone(),
-            visit_slots: self.engine.visit_slots().clone(),
-        };
+        let plan = self.pool_plan();
         let event =
             LifeEvent { plugin: name.to_string(), version: self.version.clone(), reason: self.reason };
         let config = Value::Object(std::mem::take(&mut self.config_values));
@@ -329,9 +348,9 @@ impl PluginBuilder {
         };
         let stage = Arc::new(linking).link(&self.engine, &plan.common.vars)?;
         let Stage { template, tier, snapshot, later } = stage;
-        let pool = Pool::new(template, plan);
-        if pool.template.is_command() {
-            runtime::block_on(pool.template.check_command())?;
+        let pool = Pool::new(Template::Core(Box::new(template)), plan);
+        if let Some(command) = pool.template.command() {
+            runtime::block_on(command.check_command())?;
         } else {
             match runtime::block_on(pool.make()) {
                 Ok(guest) => pool.stock(guest),
@@ -389,7 +408,7 @@ impl PluginBuilder {
     }
 
     /// Everything that was granted, whichever way.
-    fn authority(&mut self, name: &Arc<str>) -> Authority {
+    pub(super) fn authority(&mut self, name: &Arc<str>) -> Authority {
         let mut granted = self.grants.take().unwrap_or_default();
         if let Some(hosts) = self.allowed_hosts.take().filter(|hosts| !hosts.is_empty()) {
             granted.http.get_or_insert_with(HttpScope::default).hosts.extend(hosts);
@@ -483,6 +502,12 @@ impl PluginBuilder {
             modules: modules.len(),
         })
     }
+}
+
+/// What a source came to.
+enum Parts {
+    Modules(Vec<NamedModule>),
+    Component(Vec<u8>),
 }
 
 /// Where a manifest is from, which says what files it may name.

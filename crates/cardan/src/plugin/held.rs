@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::abi::extism::Guest;
+use crate::abi::Guest;
 use crate::pool::{Permit, Pool};
 
 /// A place for the instance that one visit keeps of one plugin; empty at first, and always for plugins

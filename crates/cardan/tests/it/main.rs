@@ -15,6 +15,7 @@ mod wasi;
 mod cache;
 mod capability;
 mod codes;
+mod component;
 mod dialects;
 mod dumps;
 mod features;

@@ -22,7 +22,7 @@ use crate::support::{GENEROUS, Recorder, guest, guest_importing, within};
 /// An engine with every service, and what the tests look at from outside.
 pub(crate) struct House {
     pub(crate) engine: Engine,
-    metrics: MetricsRegistry,
+    pub(crate) metrics: MetricsRegistry,
 }
 
 pub(crate) fn house() -> &'static House {

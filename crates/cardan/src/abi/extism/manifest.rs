@@ -227,7 +227,7 @@ impl WasmEntry {
                 return Err(Error::source(format!("Hash mismatch, found {found} but expected {expected}")));
             }
         }
-        module::binary(raw)
+        module::core_binary(raw)
     }
 
     fn request(&self, url: &str) -> Result<crate::grants::HttpExchange, Error> {

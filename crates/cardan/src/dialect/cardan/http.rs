@@ -193,7 +193,7 @@ fn stop(document: VerdictDocument) -> Result<HttpAnswer, Malformed> {
     }
 }
 
-fn status_within(status: u16, least: u16) -> Result<(), Malformed> {
+pub(crate) fn status_within(status: u16, least: u16) -> Result<(), Malformed> {
     if (least..600).contains(&status) {
         return Ok(());
     }
@@ -201,7 +201,7 @@ fn status_within(status: u16, least: u16) -> Result<(), Malformed> {
 }
 
 /// A path that can stand in a request line: what it cannot hold is percent-encoded.
-fn check_path(path: &str) -> Result<(), Malformed> {
+pub(crate) fn check_path(path: &str) -> Result<(), Malformed> {
     let fits = |byte: u8| byte.is_ascii_graphic() && !b"?#".contains(&byte);
     if path.starts_with('/') && path.bytes().all(fits) {
         return Ok(());

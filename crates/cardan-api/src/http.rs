@@ -38,6 +38,11 @@ impl Headers {
         self.0.push((name.to_ascii_lowercase(), value.to_owned()));
     }
 
+    /// Adds a field beside those of this name.
+    pub fn add(&mut self, name: &str, value: &str) {
+        self.0.push((name.to_ascii_lowercase(), value.to_owned()));
+    }
+
     /// Removes every field of this name.
     pub fn remove(&mut self, name: &str) {
         self.0.retain(|(have, _)| !have.eq_ignore_ascii_case(name));
@@ -49,6 +54,8 @@ impl Headers {
 pub enum HeaderEdit {
     /// Replace every field of this name with one.
     Set(String, String),
+    /// Add a field beside those of this name.
+    Add(String, String),
     /// Remove every field of this name.
     Remove(String),
 }
@@ -58,6 +65,7 @@ impl HeaderEdit {
         for edit in edits {
             match edit {
                 Self::Set(name, value) => headers.set(&name, &value),
+                Self::Add(name, value) => headers.add(&name, &value),
                 Self::Remove(name) => headers.remove(&name),
             }
         }

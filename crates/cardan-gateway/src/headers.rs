@@ -70,12 +70,15 @@ pub(crate) fn after_edits(headers: HeaderMap, shown: &Headers) -> Result<HeaderM
         edited.append(name, HeaderValue::from_bytes(value.as_bytes()).map_err(|_| NotAField)?);
     }
     for name in headers.keys() {
-        let left = shown.0.iter().filter(|(have, _)| have.eq_ignore_ascii_case(name.as_str()));
-        // Whoever replaced or removed a field meant all of its values.
-        if headers.get_all(name).iter().map(text).eq(left.map(|(_, value)| value.as_str())) {
+        let left = || shown.0.iter().filter(|(have, _)| have.eq_ignore_ascii_case(name.as_str()));
+        let before = headers.get_all(name);
+        let count = before.iter().count();
+        // Whoever replaced or removed a field meant all of its values, and whoever added one none of them.
+        if before.iter().map(text).eq(left().take(count).map(|(_, value)| value.as_str())) {
+            let added: Vec<HeaderValue> = edited.get_all(name).iter().skip(count).cloned().collect();
             edited.remove(name);
-            for value in headers.get_all(name) {
-                edited.append(name, value.clone());
+            for value in before.iter().cloned().chain(added) {
+                edited.append(name, value);
             }
         }
     }
@@ -302,6 +305,7 @@ mod tests {
         for edit in edits {
             match edit {
                 HeaderEdit::Set(name, value) => shown.set(name, value),
+                HeaderEdit::Add(name, value) => shown.add(name, value),
                 HeaderEdit::Remove(name) => shown.remove(name),
             }
         }

@@ -226,7 +226,7 @@ fn listed(parts: impl Iterator<Item = &'static str>, headers: &[HeaderEdit]) -> 
     parts.for_each(|part| add("", part));
     for edit in headers {
         match edit {
-            HeaderEdit::Set(name, _) => add("+", name),
+            HeaderEdit::Set(name, _) | HeaderEdit::Add(name, _) => add("+", name),
             HeaderEdit::Remove(name) => add("-", name),
         }
     }

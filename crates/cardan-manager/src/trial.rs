@@ -348,13 +348,21 @@ fn put(shown: &mut Map<String, Value>, key: &str, value: Option<Value>) {
 }
 
 fn headers(edits: Vec<HeaderEdit>) -> Option<Value> {
-    let fields: Map<String, Value> = edits
-        .into_iter()
-        .map(|edit| match edit {
-            HeaderEdit::Set(name, value) => (name, Value::String(value)),
-            HeaderEdit::Remove(name) => (name, Value::Null),
-        })
-        .collect();
+    let mut fields = Map::new();
+    for edit in edits {
+        match edit {
+            HeaderEdit::Set(name, value) => drop(fields.insert(name, Value::String(value))),
+            HeaderEdit::Remove(name) => drop(fields.insert(name, Value::Null)),
+            // A list is what is added beside what is there.
+            HeaderEdit::Add(name, value) => {
+                let added = fields.entry(name).or_insert_with(|| Value::Array(Vec::new()));
+                match added {
+                    Value::Array(values) => values.push(value.into()),
+                    set => *set = json!([set.take(), value]),
+                }
+            }
+        }
+    }
     (!fields.is_empty()).then_some(Value::Object(fields))
 }
 

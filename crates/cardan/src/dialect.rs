@@ -156,7 +156,7 @@ fn write<'b>(
 
 /// Refuses a header field that cannot stand on the wire (RFC 9110, sections 5.1 and 5.5): after a line
 /// break in a value would come another field.
-fn check_field(name: &str, value: &str) -> Result<(), Malformed> {
+pub(crate) fn check_field(name: &str, value: &str) -> Result<(), Malformed> {
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if name.is_empty() || !name.bytes().all(is_token) {
         return Err(Malformed(format!("{name:?} is no name of a header field")));

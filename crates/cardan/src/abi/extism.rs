@@ -1,14 +1,14 @@
 //! Extism 1.x plugins. `docs/abi/extism.md` says what we do and where we differ from the reference.
 
 mod call;
-mod codec;
+pub(crate) mod codec;
 mod core_dump;
 mod exports;
 mod fuse;
 mod host;
 mod kernel;
 mod link;
-mod log;
+pub(crate) mod log;
 pub(crate) mod manifest;
 mod recognise;
 mod rewind;
@@ -17,8 +17,8 @@ mod snapshot;
 mod state;
 mod template;
 mod vars;
-mod wait;
-mod wasi;
+pub(crate) mod wait;
+pub(crate) mod wasi;
 
 pub(crate) use call::{Call, Guest};
 pub use codec::Report;

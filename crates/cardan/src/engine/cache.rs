@@ -8,15 +8,52 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{BuildHasher as _, Hash, Hasher, RandomState};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use wasmtime::Module;
+use wasmtime::component::Component;
 
 use crate::Error;
 use crate::module::hex;
+
+/// What can be kept as compiled code.
+pub(crate) trait Compiled: Sized {
+    fn serialize(&self) -> wasmtime::Result<Vec<u8>>;
+
+    /// Takes code from a file.
+    ///
+    /// # Safety
+    ///
+    /// The file has what [`Compiled::serialize`] returned, and nobody changes it.
+    unsafe fn open(engine: &wasmtime::Engine, file: File) -> wasmtime::Result<Self>;
+}
+
+impl Compiled for Module {
+    fn serialize(&self) -> wasmtime::Result<Vec<u8>> {
+        self.serialize()
+    }
+
+    unsafe fn open(engine: &wasmtime::Engine, file: File) -> wasmtime::Result<Self> {
+        // SAFETY: the caller's.
+        unsafe { Self::deserialize_open_file(engine, file) }
+    }
+}
+
+impl Compiled for Component {
+    fn serialize(&self) -> wasmtime::Result<Vec<u8>> {
+        self.serialize()
+    }
+
+    unsafe fn open(engine: &wasmtime::Engine, file: File) -> wasmtime::Result<Self> {
+        let mut code = Vec::new();
+        (&file).read_to_end(&mut code)?;
+        // SAFETY: the caller's.
+        unsafe { Self::deserialize(engine, code) }
+    }
+}
 
 pub(crate) struct CompileCache {
     dir: PathBuf,
@@ -54,13 +91,13 @@ impl CompileCache {
     }
 
     /// The same, compiled now if need be. Trouble with the cache is logged and never fails a load.
-    pub(crate) fn get_or_compile(
+    pub(crate) fn get_or_compile<C: Compiled>(
         &self,
         engine: &wasmtime::Engine,
         wasm: &str,
         recipe: &str,
-        compile: impl FnOnce() -> Result<Module, String>,
-    ) -> Result<Module, String> {
+        compile: impl FnOnce() -> Result<C, String>,
+    ) -> Result<C, String> {
         let path = self.path(engine, wasm, recipe);
         if let Some(module) = self.read(engine, &path) {
             return Ok(module);
@@ -94,7 +131,7 @@ impl CompileCache {
         self.dir.join(format!("{}.cwasm", hex(&feed.0.finalize())))
     }
 
-    fn read(&self, engine: &wasmtime::Engine, path: &Path) -> Option<Module> {
+    fn read<C: Compiled>(&self, engine: &wasmtime::Engine, path: &Path) -> Option<C> {
         let file = OpenOptions::new().read(true).custom_flags(NO_FOLLOW).open(path).ok()?;
         let meta = file.metadata().ok()?;
         if meta.uid() != self.owner || meta.mode() & 0o022 != 0 || !meta.is_file() {
@@ -103,8 +140,8 @@ impl CompileCache {
         }
         // SAFETY: the file lies in a directory, and is itself, writable by this user only, and its name
         // is a digest of what it was compiled from and by; it was written whole, synced and renamed, so
-        // it is what `Module::serialize` of a compatible engine produced.
-        let module = unsafe { Module::deserialize_open_file(engine, file) };
+        // it is what serializing the same, for a compatible engine, produced.
+        let module = unsafe { C::open(engine, file) };
         match module {
             Ok(module) => Some(module),
             Err(error) => {

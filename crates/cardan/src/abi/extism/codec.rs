@@ -130,7 +130,7 @@ fn failure(cause: &wasmtime::Error) -> (i32, Option<String>) {
 }
 
 /// The fault an error counts as.
-pub(super) fn classify(cause: &wasmtime::Error) -> Fault {
+pub(crate) fn classify(cause: &wasmtime::Error) -> Fault {
     if is_out_of_memory(cause) {
         return Fault::Memory;
     }
@@ -181,7 +181,7 @@ fn is_timeout(cause: &wasmtime::Error) -> bool {
 }
 
 /// Where the guest was.
-pub(super) fn backtrace(cause: &wasmtime::Error) -> Option<String> {
+pub(crate) fn backtrace(cause: &wasmtime::Error) -> Option<String> {
     let backtrace = cause.downcast_ref::<WasmBacktrace>().filter(|trace| !trace.frames().is_empty())?;
     let text = backtrace.to_string();
     let mut lines = text.split_once('\n').map_or("", |(_heading, frames)| frames).to_owned();
@@ -193,7 +193,7 @@ pub(super) fn backtrace(cause: &wasmtime::Error) -> Option<String> {
 }
 
 /// The error and its causes, without where the guest was.
-pub(super) fn brief_text(cause: &wasmtime::Error) -> String {
+pub(crate) fn brief_text(cause: &wasmtime::Error) -> String {
     let skipped = usize::from(cause.downcast_ref::<WasmBacktrace>().is_some());
     let layers: Vec<String> = cause.chain().skip(skipped).map(ToString::to_string).collect();
     layers.join(": ")

@@ -13,7 +13,7 @@ const CALL_BYTES_MAX: usize = 256 << 10;
 
 /// What the current call may still log.
 #[derive(Debug)]
-pub(super) struct LogQuota {
+pub(crate) struct LogQuota {
     lines_left: u32,
     bytes_left: usize,
     dropped: u64,
@@ -29,7 +29,7 @@ impl Default for LogQuota {
 
 impl LogQuota {
     /// Whether there is room for another line. If not, it is counted.
-    pub(super) fn has_room(&mut self, level: LogLevel) -> bool {
+    pub(crate) fn has_room(&mut self, level: LogLevel) -> bool {
         let room = self.lines_left > 0 && self.bytes_left > 0;
         if !room {
             self.dropped += 1;
@@ -39,7 +39,7 @@ impl LogQuota {
     }
 
     /// Logs a line that there was room for, as much of it as there is.
-    pub(super) fn line(&mut self, sink: &dyn LogSink, level: LogLevel, mut text: String) {
+    pub(crate) fn line(&mut self, sink: &dyn LogSink, level: LogLevel, mut text: String) {
         let bytes = text.len();
         let kept = text.floor_char_boundary(LINE_BYTES_MAX.min(self.bytes_left));
         self.lines_left = self.lines_left.saturating_sub(1);
@@ -52,7 +52,7 @@ impl LogQuota {
     }
 
     /// The call is over: says what was dropped, and has all its room again.
-    pub(super) fn renew(&mut self, sink: &dyn LogSink) {
+    pub(crate) fn renew(&mut self, sink: &dyn LogSink) {
         let Self { dropped, level, .. } = std::mem::take(self);
         if dropped > 0 {
             let text = format!(

@@ -8,13 +8,13 @@ use std::time::Duration;
 use wasmtime::Store;
 
 use super::state::State;
-use crate::limits::CancelHandle;
+use crate::limits::{CancelHandle, Clock};
 
 /// How much longer than its deadline a waiting call may take: the clock's own resolution, twice.
 const DEADLINE_SLACK: Duration = Duration::from_millis(2);
 
 /// How a guest on a stack of its own is waited for.
-pub(super) struct Wait {
+pub(crate) struct Wait {
     /// Only for a guest that may itself wait, where no epoch interrupts it.
     interruption: Option<(Option<Duration>, CancelHandle)>,
 }
@@ -25,8 +25,13 @@ impl Wait {
         Self { interruption: shared.may_wait.then(|| (clock.left(), clock.cancel_handle())) }
     }
 
+    /// For a guest that may wait itself, for so long.
+    pub(crate) fn interrupted(clock: &Clock) -> Self {
+        Self { interruption: Some((clock.left(), clock.cancel_handle())) }
+    }
+
     /// Waits for `future`, at most until the deadline or until the call is cancelled.
-    pub(super) async fn within<T, E: From<wasmtime::Error>>(
+    pub(crate) async fn within<T, E: From<wasmtime::Error>>(
         self,
         future: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
@@ -53,15 +58,15 @@ impl Wait {
 }
 
 /// Held while a guest is on this thread's stack.
-pub(super) struct Nested;
+pub(crate) struct Nested;
 
 impl Nested {
-    pub(super) fn enter() -> Self {
+    pub(crate) fn enter() -> Self {
         DEPTH.set(DEPTH.get() + 1);
         Self
     }
 
-    pub(super) fn depth() -> u32 {
+    pub(crate) fn depth() -> u32 {
         DEPTH.get()
     }
 }

@@ -27,7 +27,7 @@ pub enum GuestOutput {
 
 /// A directory a guest may open.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Preopen {
+pub(crate) struct Preopen {
     host: String,
     guest: String,
     access: FsPerms,
@@ -35,16 +35,16 @@ pub(super) struct Preopen {
 
 /// What every instance's WASI context is made from.
 #[derive(Debug, Clone, Default)]
-pub(super) struct WasiGrant {
-    pub(super) preopens: Vec<Preopen>,
-    pub(super) output: GuestOutput,
+pub(crate) struct WasiGrant {
+    pub(crate) preopens: Vec<Preopen>,
+    pub(crate) output: GuestOutput,
     /// Names and values.
     env: Vec<(String, String)>,
 }
 
 impl WasiGrant {
     /// Directories in the order of host paths.
-    pub(super) fn new(grants: &Grants, output: GuestOutput) -> Result<Self, Error> {
+    pub(crate) fn new(grants: &Grants, output: GuestOutput) -> Result<Self, Error> {
         let preopens = grants
             .files
             .iter()
@@ -64,6 +64,11 @@ impl WasiGrant {
 
     /// A context for one instance: no arguments, empty input.
     pub(super) fn context(&self) -> wasmtime::Result<Box<WasiP1Ctx>> {
+        Ok(Box::new(self.builder()?.build_p1()))
+    }
+
+    /// The same, before it is one of a version of WASI.
+    pub(crate) fn builder(&self) -> wasmtime::Result<WasiCtxBuilder> {
         let mut builder = WasiCtxBuilder::new();
         if self.output == GuestOutput::Inherit {
             builder.inherit_stdout().inherit_stderr();
@@ -72,7 +77,7 @@ impl WasiGrant {
         for preopen in &self.preopens {
             builder.preopened_dir(Path::new(&preopen.host), &preopen.guest, preopen.access)?;
         }
-        Ok(Box::new(builder.build_p1()))
+        Ok(builder)
     }
 }
 

@@ -130,6 +130,7 @@ fn told(flow: Flow<HttpAnswer>, attributes: &Attributes, edits: impl FnOnce(&mut
 fn header(edit: &HeaderEdit) -> String {
     match edit {
         HeaderEdit::Set(name, value) => format!("set {name} {value}"),
+        HeaderEdit::Add(name, value) => format!("add {name} {value}"),
         HeaderEdit::Remove(name) => format!("remove {name}"),
     }
 }

@@ -55,7 +55,7 @@ impl Abi {
     /// The dialect of the system that the convention was made for.
     pub(crate) fn native_dialect(self) -> Option<Dialect> {
         match self {
-            Self::Extism => None,
+            Self::Extism | Self::Component => None,
             Self::Packed => Some(Dialect::HeliosProxy),
             Self::Capability => Some(Dialect::CortexPrism),
         }

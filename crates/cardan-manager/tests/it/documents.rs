@@ -16,7 +16,7 @@ fn check<T: serde::de::DeserializeOwned>(format: Format, text: &str, says: &str)
     let error = document::parse::<T>(text, format).map(|_| ()).unwrap_err();
     let shown: String = text.chars().take(80).collect();
     assert!(error.contains(says), "{shown}\n  says: {error}\n  not:  {says}");
-    assert!(began.elapsed() < Duration::from_secs(5), "{shown}: {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(30), "{shown}: {:?}", began.elapsed());
 }
 
 #[test]

@@ -78,8 +78,8 @@ fn child() {
     }
 }
 
-/// What the child said last: what visits saw, and whether it was changing something.
-fn run_and_kill(dir: &Path, after: Duration) -> (String, bool) {
+/// Kills a child some time after it has made so many changes, however long they took. What the child said last: what visits saw, and whether it was changing something.
+fn run_and_kill(dir: &Path, changes: u64, after: Duration) -> (String, bool) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["killed::child", "--exact", "--nocapture", "--test-threads=1"])
         .env(CHILD, dir)
@@ -94,13 +94,17 @@ fn run_and_kill(dir: &Path, after: Duration) -> (String, bool) {
         } else if line.starts_with("next ") {
             changing = true;
         }
-        is.is_some()
     };
-    while !note(lines.next().expect("the child has ended").unwrap()) {}
+    let mut seen = 0;
+    while seen <= changes {
+        let line = lines.next().expect("the child has ended").unwrap();
+        seen += u64::from(line.starts_with("is "));
+        note(line);
+    }
     std::thread::sleep(after);
     child.kill().unwrap();
     child.wait().unwrap();
-    lines.map_while(Result::ok).for_each(|line| _ = note(line));
+    lines.map_while(Result::ok).for_each(note);
     (is.unwrap(), changing)
 }
 
@@ -111,7 +115,7 @@ fn killed_at_sixty_moments() {
     for n in 0..KILLS {
         // A moment within some changes, each of which takes some milliseconds, or tens of them.
         let after = Duration::from_micros(n * 7_919 % 200_000);
-        let (is, changing) = run_and_kill(dir.path(), after);
+        let (is, changing) = run_and_kill(dir.path(), n % 3, after);
         let manager = restarted(dir.path());
         let now = seen(&manager);
         assert!(now.starts_with("done "), "{now}");

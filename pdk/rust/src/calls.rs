@@ -165,8 +165,7 @@ pub(crate) fn sql_query(
     if let Some(connection) = connection {
         query["connection"] = connection.into();
     }
-    let answer: Answer =
-        read("execute_query", &convention::execute_query(query.to_string().as_bytes()));
+    let answer: Answer = read("execute_query", &convention::execute_query(query.to_string().as_bytes()));
     match answer.error {
         Some(Failed { code, message }) => Err(SqlFailure { code, message }),
         None => Ok(Rows { columns: answer.columns, rows: answer.rows, affected: answer.affected }),

@@ -1,12 +1,15 @@
 //! Components of the world `cardan:plugin`: every hook is an interface of its own, exported only by plugins that
 //! answer it.
 
+mod database;
 mod events;
 mod verdicts;
 
 pub(crate) mod host;
 
 use cardan_api::lifecycle::{LifeEvent, LifeReason, TickEvent};
+
+use serde_json::Value;
 
 use crate::plugin::ask;
 use crate::{Config, Exported, Result, ToolError};
@@ -59,13 +62,50 @@ exported! {
     tools "cardan-pdk:worlds/tools" {
         "cardan:plugin/types@0.1.0": crate::component::imports::cardan::plugin::types,
     };
+    access_authenticate "cardan-pdk:worlds/access-authenticate" {
+        "cardan:plugin/types@0.1.0": crate::component::imports::cardan::plugin::types,
+        "cardan:plugin/access-types@0.1.0": crate::component::imports::cardan::plugin::access_types,
+    };
+    access_authorize "cardan-pdk:worlds/access-authorize" {
+        "cardan:plugin/types@0.1.0": crate::component::imports::cardan::plugin::types,
+        "cardan:plugin/access-types@0.1.0": crate::component::imports::cardan::plugin::access_types,
+    };
+    cache_get "cardan-pdk:worlds/cache-get" {
+        "cardan:plugin/types@0.1.0": crate::component::imports::cardan::plugin::types,
+        "cardan:plugin/http-types@0.1.0": crate::component::imports::cardan::plugin::http_types,
+        "cardan:plugin/access-types@0.1.0": crate::component::imports::cardan::plugin::access_types,
+        "cardan:plugin/sql-types@0.1.0": crate::component::imports::cardan::plugin::sql_types,
+        "cardan:plugin/cache-types@0.1.0": crate::component::imports::cardan::plugin::cache_types,
+    };
+    cache_set "cardan-pdk:worlds/cache-set" {
+        "cardan:plugin/types@0.1.0": crate::component::imports::cardan::plugin::types,
+        "cardan:plugin/http-types@0.1.0": crate::component::imports::cardan::plugin::http_types,
+        "cardan:plugin/access-types@0.1.0": crate::component::imports::cardan::plugin::access_types,
+        "cardan:plugin/sql-types@0.1.0": crate::component::imports::cardan::plugin::sql_types,
+        "cardan:plugin/cache-types@0.1.0": crate::component::imports::cardan::plugin::cache_types,
+    };
+    sql_query "cardan-pdk:worlds/sql-query" {
+        "cardan:plugin/types@0.1.0": crate::component::imports::cardan::plugin::types,
+        "cardan:plugin/access-types@0.1.0": crate::component::imports::cardan::plugin::access_types,
+        "cardan:plugin/sql-types@0.1.0": crate::component::imports::cardan::plugin::sql_types,
+    };
+    sql_route "cardan-pdk:worlds/sql-route" {
+        "cardan:plugin/types@0.1.0": crate::component::imports::cardan::plugin::types,
+        "cardan:plugin/access-types@0.1.0": crate::component::imports::cardan::plugin::access_types,
+        "cardan:plugin/sql-types@0.1.0": crate::component::imports::cardan::plugin::sql_types,
+    };
+    sql_result "cardan-pdk:worlds/sql-result" {
+        "cardan:plugin/types@0.1.0": crate::component::imports::cardan::plugin::types,
+        "cardan:plugin/access-types@0.1.0": crate::component::imports::cardan::plugin::access_types,
+        "cardan:plugin/sql-types@0.1.0": crate::component::imports::cardan::plugin::sql_types,
+    };
 }
 
 use http_complete::exports::cardan::plugin::http_complete::{Completion, Request as CompletedRequest};
 use http_request::exports::cardan::plugin::http_request::{Request, RequestVerdict};
 use http_response::exports::cardan::plugin::http_response::{Response, ResponseVerdict};
 use life::exports::cardan::plugin::life::{Reason, Version};
-use tools::exports::cardan::plugin::tools::{Tool as ToolRecord, ToolError as ToolFailure};
+use tools::exports::cardan::plugin::tools::{Tool as ToolRecord, ToolResult};
 
 pub(crate) fn prepare() {
     use std::sync::Once;
@@ -85,7 +125,8 @@ fn configured(visit: &types::Visit) -> impl FnOnce() -> Result<Config> {
 
 pub fn on_request<P: Exported>(visit: &types::Visit, request: Request) -> Result<RequestVerdict, String> {
     let shown = text(events::visit(visit))?;
-    let verdict = ask::<P, _>(configured(visit), |plugin| plugin.http_request(&shown, events::request(request)));
+    let verdict =
+        ask::<P, _>(configured(visit), |plugin| plugin.http_request(&shown, events::request(request)));
     text(verdict.and_then(|verdict| verdict).map(verdicts::of_request))
 }
 
@@ -127,13 +168,14 @@ pub fn on_tick<P: Exported>(config: String) -> Result<(), String> {
     text(ask::<P, _>(|| Config::parse(&config), |plugin| plugin.plugin_tick(tick)).and_then(|done| done))
 }
 
-pub fn list_tools<P: Exported>() -> Result<Vec<ToolRecord>, String> {
-    let record = |tool: crate::Tool| ToolRecord {
+pub fn list_tools<P: Exported>(visit: &types::Visit) -> Result<Vec<ToolRecord>, String> {
+    let shown = text(events::visit(visit))?;
+    let record = |tool: cardan_api::tool::Tool| ToolRecord {
         name: tool.name,
         description: tool.description,
-        input_schema: tool.parameters.to_string(),
+        parameters: tool.parameters.to_string(),
     };
-    let tools = ask::<P, _>(|| Ok(Config::default()), P::tool_list).and_then(|tools| tools);
+    let tools = ask::<P, _>(configured(visit), |plugin| plugin.tool_list(&shown)).and_then(|tools| tools);
     text(tools).map(|tools| tools.into_iter().map(record).collect())
 }
 
@@ -141,17 +183,53 @@ pub fn call_tool<P: Exported>(
     visit: &types::Visit,
     name: String,
     arguments: String,
-) -> Result<String, ToolFailure> {
-    let arguments = if arguments.is_empty() { "{}" } else { &arguments };
-    let arguments =
-        serde_json::from_str(arguments).map_err(|error| ToolFailure::Invalid(error.to_string()))?;
-    match ask::<P, _>(configured(visit), |plugin| plugin.tool_call(&name, arguments)) {
-        Ok(Ok(result)) => Ok(result.to_string()),
-        Ok(Err(ToolError::Unknown)) => Err(ToolFailure::Unknown),
-        Ok(Err(ToolError::Invalid(why))) => Err(ToolFailure::Invalid(why)),
-        Ok(Err(ToolError::Failed(why))) => Err(ToolFailure::Failed(why)),
-        Err(error) => Err(ToolFailure::Failed(error.to_string())),
-    }
+) -> Result<ToolResult, String> {
+    let shown = text(events::visit(visit))?;
+    let arguments = serde_json::from_str(&arguments).map_err(|error| format!("the arguments: {error}"))?;
+    let called = ask::<P, _>(configured(visit), |plugin| plugin.tool_call(&shown, &name, arguments));
+    Ok(match text(called)? {
+        Ok(Value::String(text)) => ToolResult::Text(text),
+        Ok(value) => ToolResult::Json(value.to_string()),
+        Err(ToolError::Unknown) => ToolResult::Unknown,
+        Err(ToolError::Failed(why)) => ToolResult::Failed(why),
+    })
+}
+
+/// Asks at one of the hooks whose events and verdicts `database` translates.
+macro_rules! asked {
+    ($($function:ident, $hook:ident, ($($argument:ident: $ty:ty),*) -> $answer:ty;)*) => {$(
+        pub fn $function<P: Exported>(visit: &types::Visit, $($argument: $ty),*) -> Result<$answer, String> {
+            let shown = text(events::visit(visit))?;
+            let event = database::$hook::event($($argument),*);
+            let verdict = ask::<P, _>(configured(visit), |plugin| plugin.$hook(&shown, event));
+            text(verdict.and_then(|verdict| verdict).and_then(database::$hook::answer))
+        }
+    )*};
+}
+
+asked! {
+    authenticate, access_authenticate,
+        (login: access_authenticate::exports::cardan::plugin::access_authenticate::Login)
+        -> access_authenticate::exports::cardan::plugin::access_authenticate::Authentication;
+    authorize, access_authorize,
+        (access: access_authorize::exports::cardan::plugin::access_authorize::Access)
+        -> access_authorize::exports::cardan::plugin::access_authorize::Authorization;
+    on_get, cache_get,
+        (key: String, subject: imports::cardan::plugin::cache_types::Subject)
+        -> cache_get::exports::cardan::plugin::cache_get::Lookup;
+    on_set, cache_set,
+        (entry: cache_set::exports::cardan::plugin::cache_set::Entry)
+        -> cache_set::exports::cardan::plugin::cache_set::Admission;
+    on_query, sql_query,
+        (query: imports::cardan::plugin::sql_types::Query)
+        -> sql_query::exports::cardan::plugin::sql_query::QueryVerdict;
+    on_route, sql_route,
+        (query: imports::cardan::plugin::sql_types::Query, nodes: Vec<imports::cardan::plugin::sql_types::Node>)
+        -> sql_route::exports::cardan::plugin::sql_route::Route;
+    on_result, sql_result,
+        (query: imports::cardan::plugin::sql_types::Query,
+         outcome: sql_result::exports::cardan::plugin::sql_result::Outcome)
+        -> ();
 }
 
 fn begun(version: Version) -> (String, LifeEvent) {
@@ -236,19 +314,108 @@ macro_rules! export_hook {
     ($plugin:ident, tools) => {
         use $crate::component::tools as tools_world;
         impl tools_world::exports::cardan::plugin::tools::Guest for $plugin {
-            fn list_tools() -> Result<Vec<tools_world::exports::cardan::plugin::tools::Tool>, String> {
-                $crate::component::list_tools::<$plugin>()
+            fn list_tools(
+                visit: &$crate::component::imports::cardan::plugin::types::Visit,
+            ) -> Result<Vec<tools_world::exports::cardan::plugin::tools::Tool>, String> {
+                $crate::component::list_tools::<$plugin>(visit)
             }
 
             fn call_tool(
                 visit: &$crate::component::imports::cardan::plugin::types::Visit,
                 name: String,
                 arguments: String,
-            ) -> Result<String, tools_world::exports::cardan::plugin::tools::ToolError> {
+            ) -> Result<tools_world::exports::cardan::plugin::tools::ToolResult, String> {
                 $crate::component::call_tool::<$plugin>(visit, name, arguments)
             }
         }
         tools_world::export_it!($plugin with_types_in tools_world);
+    };
+    ($plugin:ident, access_authenticate) => {
+        use $crate::component::access_authenticate as access_authenticate_world;
+        impl access_authenticate_world::exports::cardan::plugin::access_authenticate::Guest for $plugin {
+            fn authenticate(
+                visit: &$crate::component::imports::cardan::plugin::types::Visit,
+                login: access_authenticate_world::exports::cardan::plugin::access_authenticate::Login,
+            ) -> Result<access_authenticate_world::exports::cardan::plugin::access_authenticate::Authentication, String> {
+                $crate::component::authenticate::<$plugin>(visit, login)
+            }
+        }
+        access_authenticate_world::export_it!($plugin with_types_in access_authenticate_world);
+    };
+    ($plugin:ident, access_authorize) => {
+        use $crate::component::access_authorize as access_authorize_world;
+        impl access_authorize_world::exports::cardan::plugin::access_authorize::Guest for $plugin {
+            fn authorize(
+                visit: &$crate::component::imports::cardan::plugin::types::Visit,
+                access: access_authorize_world::exports::cardan::plugin::access_authorize::Access,
+            ) -> Result<access_authorize_world::exports::cardan::plugin::access_authorize::Authorization, String> {
+                $crate::component::authorize::<$plugin>(visit, access)
+            }
+        }
+        access_authorize_world::export_it!($plugin with_types_in access_authorize_world);
+    };
+    ($plugin:ident, cache_get) => {
+        use $crate::component::cache_get as cache_get_world;
+        impl cache_get_world::exports::cardan::plugin::cache_get::Guest for $plugin {
+            fn on_get(
+                visit: &$crate::component::imports::cardan::plugin::types::Visit,
+                key: String,
+                subject: $crate::component::imports::cardan::plugin::cache_types::Subject,
+            ) -> Result<cache_get_world::exports::cardan::plugin::cache_get::Lookup, String> {
+                $crate::component::on_get::<$plugin>(visit, key, subject)
+            }
+        }
+        cache_get_world::export_it!($plugin with_types_in cache_get_world);
+    };
+    ($plugin:ident, cache_set) => {
+        use $crate::component::cache_set as cache_set_world;
+        impl cache_set_world::exports::cardan::plugin::cache_set::Guest for $plugin {
+            fn on_set(
+                visit: &$crate::component::imports::cardan::plugin::types::Visit,
+                entry: cache_set_world::exports::cardan::plugin::cache_set::Entry,
+            ) -> Result<cache_set_world::exports::cardan::plugin::cache_set::Admission, String> {
+                $crate::component::on_set::<$plugin>(visit, entry)
+            }
+        }
+        cache_set_world::export_it!($plugin with_types_in cache_set_world);
+    };
+    ($plugin:ident, sql_query) => {
+        use $crate::component::sql_query as sql_query_world;
+        impl sql_query_world::exports::cardan::plugin::sql_query::Guest for $plugin {
+            fn on_query(
+                visit: &$crate::component::imports::cardan::plugin::types::Visit,
+                query: $crate::component::imports::cardan::plugin::sql_types::Query,
+            ) -> Result<sql_query_world::exports::cardan::plugin::sql_query::QueryVerdict, String> {
+                $crate::component::on_query::<$plugin>(visit, query)
+            }
+        }
+        sql_query_world::export_it!($plugin with_types_in sql_query_world);
+    };
+    ($plugin:ident, sql_route) => {
+        use $crate::component::sql_route as sql_route_world;
+        impl sql_route_world::exports::cardan::plugin::sql_route::Guest for $plugin {
+            fn on_route(
+                visit: &$crate::component::imports::cardan::plugin::types::Visit,
+                query: $crate::component::imports::cardan::plugin::sql_types::Query,
+                nodes: Vec<$crate::component::imports::cardan::plugin::sql_types::Node>,
+            ) -> Result<sql_route_world::exports::cardan::plugin::sql_route::Route, String> {
+                $crate::component::on_route::<$plugin>(visit, query, nodes)
+            }
+        }
+        sql_route_world::export_it!($plugin with_types_in sql_route_world);
+    };
+    ($plugin:ident, sql_result) => {
+        use $crate::component::sql_result as sql_result_world;
+        impl sql_result_world::exports::cardan::plugin::sql_result::Guest for $plugin {
+            fn on_result(
+                visit: &$crate::component::imports::cardan::plugin::types::Visit,
+                query: $crate::component::imports::cardan::plugin::sql_types::Query,
+                outcome: sql_result_world::exports::cardan::plugin::sql_result::Outcome,
+            ) -> Result<(), String> {
+                $crate::component::on_result::<$plugin>(visit, query, outcome)
+            }
+        }
+        sql_result_world::export_it!($plugin with_types_in sql_result_world);
     };
 }
 

@@ -34,7 +34,7 @@ pub fn http_complete<P: Exported>(document: &[u8]) -> Result<Vec<u8>> {
     let asked: Asked<'_> = read(document)?;
     let (visit, config) = asked.circumstances();
     let complete = asked.complete()?;
-    verdicts::of_complete(ask::<P, _>(config, |plugin| plugin.http_complete(&visit, complete))??)
+    verdicts::of_observer(ask::<P, _>(config, |plugin| plugin.http_complete(&visit, complete))??)
 }
 
 /// Refuses where the plugin cannot be made: here it is not a fault but the answer.
@@ -57,4 +57,66 @@ pub fn plugin_tick<P: Exported>(document: &[u8]) -> Result<Vec<u8>> {
     let life: Life<'_> = read(document)?;
     ask::<P, _>(life.config(), |plugin| plugin.plugin_tick(life.tick()))??;
     Ok(verdicts::done())
+}
+
+pub fn access_authenticate<P: Exported>(document: &[u8]) -> Result<Vec<u8>> {
+    let asked: Asked<'_> = read(document)?;
+    let (visit, config) = asked.circumstances();
+    let login = asked.login()?;
+    verdicts::of_login(ask::<P, _>(config, |plugin| plugin.access_authenticate(&visit, login))??)
+}
+
+pub fn access_authorize<P: Exported>(document: &[u8]) -> Result<Vec<u8>> {
+    let asked: Asked<'_> = read(document)?;
+    let (visit, config) = asked.circumstances();
+    let access = asked.access()?;
+    verdicts::of_access(ask::<P, _>(config, |plugin| plugin.access_authorize(&visit, access))??)
+}
+
+pub fn cache_get<P: Exported>(document: &[u8]) -> Result<Vec<u8>> {
+    let asked: Asked<'_> = read(document)?;
+    let (visit, config) = asked.circumstances();
+    let lookup = asked.cache_get()?;
+    verdicts::of_cache_get(ask::<P, _>(config, |plugin| plugin.cache_get(&visit, lookup))??)
+}
+
+pub fn cache_set<P: Exported>(document: &[u8]) -> Result<Vec<u8>> {
+    let asked: Asked<'_> = read(document)?;
+    let (visit, config) = asked.circumstances();
+    let entry = asked.cache_set()?;
+    verdicts::of_cache_set(ask::<P, _>(config, |plugin| plugin.cache_set(&visit, entry))??)
+}
+
+pub fn sql_query<P: Exported>(document: &[u8]) -> Result<Vec<u8>> {
+    let asked: Asked<'_> = read(document)?;
+    let (visit, config) = asked.circumstances();
+    let query = asked.query()?;
+    verdicts::of_query(ask::<P, _>(config, |plugin| plugin.sql_query(&visit, query))??)
+}
+
+pub fn sql_route<P: Exported>(document: &[u8]) -> Result<Vec<u8>> {
+    let asked: Asked<'_> = read(document)?;
+    let (visit, config) = asked.circumstances();
+    let route = asked.route()?;
+    verdicts::of_route(ask::<P, _>(config, |plugin| plugin.sql_route(&visit, route))??)
+}
+
+pub fn sql_result<P: Exported>(document: &[u8]) -> Result<Vec<u8>> {
+    let asked: Asked<'_> = read(document)?;
+    let (visit, config) = asked.circumstances();
+    let result = asked.result()?;
+    verdicts::of_observer(ask::<P, _>(config, |plugin| plugin.sql_result(&visit, result))??)
+}
+
+pub fn tool_list<P: Exported>(document: &[u8]) -> Result<Vec<u8>> {
+    let asked: Asked<'_> = read(document)?;
+    let (visit, config) = asked.circumstances();
+    verdicts::of_tools(&ask::<P, _>(config, |plugin| plugin.tool_list(&visit))??)
+}
+
+pub fn tool_call<P: Exported>(document: &[u8]) -> Result<Vec<u8>> {
+    let asked: Asked<'_> = read(document)?;
+    let (visit, config) = asked.circumstances();
+    let (name, arguments) = asked.tool()?;
+    verdicts::of_tool(ask::<P, _>(config, |plugin| plugin.tool_call(&visit, &name, arguments))?)
 }

@@ -50,7 +50,9 @@ compile_error!(
     all(feature = "extism", any(feature = "packed", feature = "capability")),
     all(feature = "packed", feature = "capability"),
 ))]
-compile_error!("a build has one convention: switch on exactly one of component, extism, packed and capability");
+compile_error!(
+    "a build has one convention: switch on exactly one of component, extism, packed and capability"
+);
 
 pub mod cache;
 pub mod clock;
@@ -102,21 +104,28 @@ use calls as host;
 use component::{self as convention, host};
 
 pub use cardan_api as api;
+pub use cardan_api::tool::Tool;
 pub use config::Config;
 pub use error::{Error, Result};
 pub use plugin::{Exported, Plugin};
-pub use tool::{Tool, ToolError};
+pub use tool::{Described, ToolError, tool};
 pub use verdict::{Edited, refuse, respond};
 pub use visit::Visit;
 
 /// What most plugins use.
 pub mod prelude {
+    pub use cardan_api::access::{AccessAuthenticate, AccessAuthorize, AccessEvent, LoginEvent};
+    pub use cardan_api::cache::{CacheGet, CacheGetEvent, CacheSet, CacheSetEvent};
     pub use cardan_api::http::{
         CompleteEvent, Headers, HttpComplete, HttpRequest, HttpResponse, Origin, RequestEvent, ResponseEvent,
     };
     pub use cardan_api::lifecycle::{LifeEvent, LifeReason, TickEvent};
+    pub use cardan_api::sql::{QueryEvent, ResultEvent, RouteEvent, SqlQuery, SqlResult, SqlRoute};
+    pub use cardan_api::tool::Tool;
     pub use cardan_api::{Attributes, Phase, Verdict};
     pub use serde_json::{Value, json};
 
-    pub use crate::{Config, Edited, Error, Plugin, Result, Tool, ToolError, Visit, refuse, respond};
+    pub use crate::{
+        Config, Described, Edited, Error, Plugin, Result, ToolError, Visit, refuse, respond, tool,
+    };
 }

@@ -1,11 +1,13 @@
 use cardan_api::Verdict;
-use cardan_api::http::{
-    CompleteEvent, HttpComplete, HttpRequest, HttpResponse, RequestEvent, ResponseEvent,
-};
+use cardan_api::access::{AccessAuthenticate, AccessAuthorize, AccessEvent, LoginEvent};
+use cardan_api::cache::{CacheGet, CacheGetEvent, CacheSet, CacheSetEvent};
+use cardan_api::http::{CompleteEvent, HttpComplete, HttpRequest, HttpResponse, RequestEvent, ResponseEvent};
 use cardan_api::lifecycle::{LifeEvent, TickEvent};
+use cardan_api::sql::{QueryEvent, ResultEvent, RouteEvent, SqlQuery, SqlResult, SqlRoute};
+use cardan_api::tool::Tool;
 use serde_json::Value;
 
-use crate::{Config, Error, Result, Tool, ToolError, Visit};
+use crate::{Config, Error, Result, ToolError, Visit};
 
 /// A plugin. The hooks that it answers are the methods it has and [`export!`](crate::export) names.
 ///
@@ -53,15 +55,62 @@ pub trait Plugin: Sized + 'static {
         Err(unanswered("plugin_tick"))
     }
 
-    /// `tool.list`: the tools that the plugin offers.
-    fn tool_list(&mut self) -> Result<Vec<Tool>> {
+    /// `tool.list`: the tools that the plugin offers. `export!` names this and the next one together: `tools`.
+    fn tool_list(&mut self, visit: &Visit) -> Result<Vec<Tool>> {
+        let _ = visit;
         Err(unanswered("tool_list"))
     }
 
-    /// `tool.call`: one of them is called.
-    fn tool_call(&mut self, name: &str, arguments: Value) -> Result<Value, ToolError> {
-        let _ = (name, arguments);
+    /// `tool.call`: one of them is called. Text that is returned is text to whoever called it, too.
+    fn tool_call(&mut self, visit: &Visit, name: &str, arguments: Value) -> Result<Value, ToolError> {
+        let _ = (visit, name, arguments);
         Err(ToolError::Unknown)
+    }
+
+    /// `access.authenticate`: a client says who it is.
+    fn access_authenticate(
+        &mut self,
+        visit: &Visit,
+        login: LoginEvent,
+    ) -> Result<Verdict<AccessAuthenticate>> {
+        let _ = (visit, login);
+        Err(unanswered("access_authenticate"))
+    }
+
+    /// `access.authorize`: a client wants to do something.
+    fn access_authorize(&mut self, visit: &Visit, access: AccessEvent) -> Result<Verdict<AccessAuthorize>> {
+        let _ = (visit, access);
+        Err(unanswered("access_authorize"))
+    }
+
+    /// `cache.get`: before the host looks for an answer it has kept.
+    fn cache_get(&mut self, visit: &Visit, lookup: CacheGetEvent) -> Result<Verdict<CacheGet>> {
+        let _ = (visit, lookup);
+        Err(unanswered("cache_get"))
+    }
+
+    /// `cache.set`: before the host keeps an answer.
+    fn cache_set(&mut self, visit: &Visit, entry: CacheSetEvent) -> Result<Verdict<CacheSet>> {
+        let _ = (visit, entry);
+        Err(unanswered("cache_set"))
+    }
+
+    /// `sql.query`: a statement has arrived.
+    fn sql_query(&mut self, visit: &Visit, query: QueryEvent) -> Result<Verdict<SqlQuery>> {
+        let _ = (visit, query);
+        Err(unanswered("sql_query"))
+    }
+
+    /// `sql.route`: a statement is about to be sent to one of several nodes.
+    fn sql_route(&mut self, visit: &Visit, route: RouteEvent) -> Result<Verdict<SqlRoute>> {
+        let _ = (visit, route);
+        Err(unanswered("sql_route"))
+    }
+
+    /// `sql.result`: a statement has been answered.
+    fn sql_result(&mut self, visit: &Visit, result: ResultEvent) -> Result<Verdict<SqlResult>> {
+        let _ = (visit, result);
+        Err(unanswered("sql_result"))
     }
 }
 

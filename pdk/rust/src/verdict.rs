@@ -1,6 +1,7 @@
 use bytes::Bytes;
 use cardan_api::http::{
-    HeaderEdit, Headers, HttpAnswer, HttpRequest, HttpResponse, Refusal, RequestEdits, Response, ResponseEdits,
+    HeaderEdit, Headers, HttpAnswer, HttpRequest, HttpResponse, Refusal, RequestEdits, Response,
+    ResponseEdits,
 };
 use cardan_api::{Hook, Verdict};
 use serde_json::Value;

@@ -18,7 +18,8 @@ pub struct FetchResponse {
 
 /// Asks a service, with a token as its bearer.
 pub fn http_fetch(url: &str, token: &str) -> Result<FetchResponse, PluginError> {
-    let request = cardan_pdk::http::Request::get(url).with_header("authorization", &format!("Bearer {token}"));
+    let request =
+        cardan_pdk::http::Request::get(url).with_header("authorization", &format!("Bearer {token}"));
     let response = cardan_pdk::http::fetch(&request).map_err(|failure| PluginError::new(failure.message))?;
     Ok(FetchResponse {
         status: response.status,

@@ -39,14 +39,14 @@ pub use hooks::{
     RewriteHook, RouteHook,
 };
 pub use host::{
-    FetchResponse, cache_get, cache_set, execute_query, http_fetch, kv_delete, kv_get, kv_set, log, metric_inc,
-    sha256_hex,
+    FetchResponse, cache_get, cache_set, execute_query, http_fetch, kv_delete, kv_get, kv_set, log,
+    metric_inc, sha256_hex,
 };
 pub use serde_json::{Value, json};
 pub use types::{
-    AuthError, AuthOutcome, AuthRequest, AuthResult, AuthorizeRequest, AuthorizeResult, HookContext, HookType,
-    Identity, LogLevel, Permission, PluginError, PluginMetadata, PreQueryResult, QueryContext, QueryResult,
-    RouteResult,
+    AuthError, AuthOutcome, AuthRequest, AuthResult, AuthorizeRequest, AuthorizeResult, HookContext,
+    HookType, Identity, LogLevel, Permission, PluginError, PluginMetadata, PreQueryResult, QueryContext,
+    QueryResult, RouteResult,
 };
 
 /// What `export!` and `#[plugin]` are made of.

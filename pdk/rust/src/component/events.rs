@@ -24,7 +24,7 @@ pub(super) fn visit(visit: &types::Visit) -> Result<Visit> {
     Ok(Visit { id: visit.id(), session: visit.session(), phase, attributes })
 }
 
-fn headers(fields: Vec<Field>) -> Headers {
+pub(super) fn headers(fields: Vec<Field>) -> Headers {
     Headers(fields.into_iter().map(|field| (field.name, field.value)).collect())
 }
 

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::imports::cardan::plugin::{cache, config, http, kv, log as host_log, metrics, secrets, sql, types};
+use super::imports::cardan::plugin::{
+    cache, config, http, kv, log as host_log, metrics, secrets, sql, types,
+};
 use super::imports::wasi::{clocks::wall_clock, random::random};
 use crate::http::{Failure as HttpFailure, Request, Response};
 use crate::kv::{Entry, Page};
@@ -85,7 +87,11 @@ pub(crate) fn sql_query(
     match sql::query(connection, statement, &parameters) {
         Ok(found) => {
             let rows = found.rows.iter().map(|row| serde_json::from_str(row).map_err(unreadable));
-            Ok(Rows { columns: found.columns, rows: rows.collect::<Result<_, _>>()?, affected: found.affected })
+            Ok(Rows {
+                columns: found.columns,
+                rows: rows.collect::<Result<_, _>>()?,
+                affected: found.affected,
+            })
         }
         Err(failure) => Err(SqlFailure { code: failure.code, message: failure.message }),
     }
@@ -123,7 +129,8 @@ pub(crate) fn random_bytes(count: usize) -> Vec<u8> {
 }
 
 fn labels(labels: &[(&str, &str)]) -> Vec<metrics::Label> {
-    let label = |(name, value): &(&str, &str)| metrics::Label { name: (*name).into(), value: (*value).into() };
+    let label =
+        |(name, value): &(&str, &str)| metrics::Label { name: (*name).into(), value: (*value).into() };
     labels.iter().map(label).collect()
 }
 

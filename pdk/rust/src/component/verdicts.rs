@@ -17,11 +17,9 @@ enum Stop {
 
 fn stop(answer: HttpAnswer) -> Stop {
     match answer {
-        HttpAnswer::Refuse(refusal) => Stop::Refuse(Refusal {
-            status: refusal.status,
-            kind: refusal.kind,
-            message: refusal.message,
-        }),
+        HttpAnswer::Refuse(refusal) => {
+            Stop::Refuse(Refusal { status: refusal.status, kind: refusal.kind, message: refusal.message })
+        }
         HttpAnswer::Respond(response) => Stop::Respond(Reply {
             status: response.status,
             headers: response.headers.0.into_iter().map(|(name, value)| Field { name, value }).collect(),
@@ -33,6 +31,7 @@ fn stop(answer: HttpAnswer) -> Stop {
 fn headers(edits: Vec<HeaderEdit>) -> Vec<HeaderEditCase> {
     let case = |edit| match edit {
         HeaderEdit::Set(name, value) => HeaderEditCase::Set(Field { name, value }),
+        HeaderEdit::Add(name, value) => HeaderEditCase::Add(Field { name, value }),
         HeaderEdit::Remove(name) => HeaderEditCase::Remove(name),
     };
     edits.into_iter().map(case).collect()

@@ -144,6 +144,10 @@ pub unsafe fn export(
 #[doc(hidden)]
 #[macro_export]
 macro_rules! export_hook {
+    ($plugin:ty, tools) => {
+        $crate::export_hook!($plugin, tool_list);
+        $crate::export_hook!($plugin, tool_call);
+    };
     ($plugin:ty, $hook:ident) => {
         #[unsafe(no_mangle)]
         unsafe extern "C" fn $hook(input: *const u8, size: usize) -> *mut u8 {

@@ -141,9 +141,7 @@ pub fn prepare() {
 /// One exported call.
 pub fn export(answer: impl FnOnce(&[u8]) -> Result<Vec<u8>, Error>) -> i32 {
     // SAFETY: the loads stay inside of the input.
-    let input = unsafe {
-        copy_in(input_length() as usize, |at| input_load_u64(at), |at| input_load_u8(at))
-    };
+    let input = unsafe { copy_in(input_length() as usize, |at| input_load_u64(at), |at| input_load_u8(at)) };
     match answer(&input) {
         Ok(output) => {
             let block = Block::holding(&output);
@@ -166,6 +164,10 @@ pub fn export(answer: impl FnOnce(&[u8]) -> Result<Vec<u8>, Error>) -> i32 {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! export_hook {
+    ($plugin:ty, tools) => {
+        $crate::export_hook!($plugin, tool_list);
+        $crate::export_hook!($plugin, tool_call);
+    };
     ($plugin:ty, $hook:ident) => {
         #[unsafe(no_mangle)]
         extern "C" fn $hook() -> i32 {

@@ -26,6 +26,10 @@ pub fn prepare() {}
 #[doc(hidden)]
 #[macro_export]
 macro_rules! export_hook {
+    ($plugin:ty, tools) => {
+        $crate::export_hook!($plugin, tool_list);
+        $crate::export_hook!($plugin, tool_call);
+    };
     ($plugin:ty, $hook:ident) => {
         const _: fn(&[u8]) -> $crate::Result<Vec<u8>> = $crate::documents::$hook::<$plugin>;
     };

@@ -1,10 +1,15 @@
 //! What a host sends. Keys that are not known here are of later versions, and ignored.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use cardan_api::access::{AccessEvent, Identity, LoginEvent};
+use cardan_api::cache::{CacheGetEvent, CacheSetEvent, CacheSubject};
 use cardan_api::http::{CompleteEvent, Headers, Origin, RequestEvent, ResponseEvent};
 use cardan_api::lifecycle::{LifeEvent, LifeReason, TickEvent};
+use cardan_api::sql::{Node, NodeRole, QueryEvent, ResultEvent, RouteEvent};
 use cardan_api::{Attributes, Phase};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -22,10 +27,19 @@ pub(super) struct Asked<'a> {
     #[serde(default)]
     attributes: Attributes,
     #[serde(borrow)]
-    request: RequestDocument<'a>,
+    request: Option<RequestDocument<'a>>,
     #[serde(borrow)]
     response: Option<ResponseDocument<'a>>,
     complete: Option<CompleteDocument>,
+    login: Option<LoginDocument>,
+    access: Option<AccessDocument>,
+    query: Option<QueryDocument>,
+    #[serde(default)]
+    nodes: Vec<NodeDocument>,
+    result: Option<ResultDocument>,
+    #[serde(borrow)]
+    cache: Option<CacheDocument<'a>>,
+    tool: Option<ToolDocument>,
 }
 
 #[derive(Deserialize)]
@@ -64,6 +78,103 @@ struct CompleteDocument {
     aborted: bool,
 }
 
+#[derive(Deserialize)]
+struct LoginDocument {
+    client: String,
+    username: Option<String>,
+    password: Option<String>,
+    database: Option<String>,
+    #[serde(default)]
+    headers: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+struct AccessDocument {
+    identity: Option<Who>,
+    action: String,
+    resource: String,
+    client: String,
+}
+
+/// An identity, whose type refuses keys that it does not know.
+#[derive(Deserialize)]
+struct Who {
+    user_id: String,
+    username: String,
+    #[serde(default)]
+    roles: Vec<String>,
+    tenant_id: Option<String>,
+}
+
+impl From<Who> for Identity {
+    fn from(Who { user_id, username, roles, tenant_id }: Who) -> Self {
+        Self { user_id, username, roles, tenant_id }
+    }
+}
+
+#[derive(Deserialize)]
+struct QueryDocument {
+    sql: String,
+    normalized: String,
+    tables: Vec<String>,
+    is_read_only: bool,
+    client: String,
+    identity: Option<Who>,
+    database: Option<String>,
+    branch: Option<String>,
+    #[serde(default)]
+    settings: BTreeMap<String, String>,
+}
+
+impl From<QueryDocument> for QueryEvent {
+    fn from(query: QueryDocument) -> Self {
+        Self {
+            sql: query.sql,
+            normalized: query.normalized,
+            tables: query.tables,
+            is_read_only: query.is_read_only,
+            client: query.client,
+            identity: query.identity.map(Into::into),
+            database: query.database,
+            branch: query.branch,
+            settings: query.settings,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct NodeDocument {
+    name: String,
+    role: NodeRole,
+    is_healthy: bool,
+    lag_ms: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct ResultDocument {
+    is_success: bool,
+    node: Option<String>,
+    elapsed_us: u64,
+    response_bytes: u64,
+    error: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct CacheDocument<'a> {
+    key: String,
+    ttl_ms: Option<u64>,
+    #[serde(default)]
+    value_bytes: u64,
+    #[serde(borrow)]
+    value: Option<BodyDocument<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ToolDocument {
+    name: String,
+    arguments: Value,
+}
+
 /// A body: exactly one of the three.
 #[derive(Deserialize)]
 struct BodyDocument<'a> {
@@ -76,6 +187,11 @@ struct BodyDocument<'a> {
 /// A value that is there, `null` included.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// A part of the document that belongs to the hook.
+fn there<T>(part: Option<T>, name: &str) -> Result<T> {
+    part.ok_or_else(|| Error::new(format_args!("the host's document has no `{name}`")))
 }
 
 fn parse_config(text: Option<&RawValue>) -> Result<Config> {
@@ -96,15 +212,13 @@ impl<'a> Asked<'a> {
     }
 
     pub(super) fn request(self) -> Result<RequestEvent> {
-        self.request.event()
+        there(self.request, "request")?.event()
     }
 
     pub(super) fn response(self) -> Result<ResponseEvent> {
-        let Some(response) = self.response else {
-            return Err(Error::new("the host's document has no response"));
-        };
+        let response = there(self.response, "response")?;
         Ok(ResponseEvent {
-            request: self.request.event()?,
+            request: there(self.request, "request")?.event()?,
             status: response.status,
             headers: headers(response.headers),
             body: response.body.map(BodyDocument::bytes).transpose()?,
@@ -114,16 +228,92 @@ impl<'a> Asked<'a> {
     }
 
     pub(super) fn complete(self) -> Result<CompleteEvent> {
-        let Some(complete) = self.complete else {
-            return Err(Error::new("the host's document does not say how the exchange ended"));
-        };
+        let complete = there(self.complete, "complete")?;
         Ok(CompleteEvent {
-            request: self.request.event()?,
+            request: there(self.request, "request")?.event()?,
             status: complete.status,
             sent_bytes: complete.sent_bytes,
             duration_ms: complete.duration_ms,
             aborted: complete.aborted,
         })
+    }
+
+    pub(super) fn login(self) -> Result<LoginEvent> {
+        let login = there(self.login, "login")?;
+        Ok(LoginEvent {
+            client: login.client,
+            username: login.username,
+            password: login.password,
+            database: login.database,
+            headers: headers(login.headers),
+        })
+    }
+
+    pub(super) fn access(self) -> Result<AccessEvent> {
+        let access = there(self.access, "access")?;
+        Ok(AccessEvent {
+            identity: access.identity.map(Into::into),
+            action: access.action,
+            resource: access.resource,
+            client: access.client,
+        })
+    }
+
+    pub(super) fn query(self) -> Result<QueryEvent> {
+        Ok(there(self.query, "query")?.into())
+    }
+
+    pub(super) fn route(self) -> Result<RouteEvent> {
+        let node = |node: NodeDocument| Node {
+            name: node.name,
+            role: node.role,
+            is_healthy: node.is_healthy,
+            lag_ms: node.lag_ms,
+        };
+        let nodes = self.nodes.into_iter().map(node).collect();
+        Ok(RouteEvent { query: there(self.query, "query")?.into(), nodes })
+    }
+
+    pub(super) fn result(self) -> Result<ResultEvent> {
+        let result = there(self.result, "result")?;
+        Ok(ResultEvent {
+            query: there(self.query, "query")?.into(),
+            is_success: result.is_success,
+            node: result.node,
+            elapsed_us: result.elapsed_us,
+            response_bytes: result.response_bytes,
+            error: result.error,
+        })
+    }
+
+    pub(super) fn cache_get(self) -> Result<CacheGetEvent> {
+        let key = there(self.cache, "cache")?.key;
+        Ok(CacheGetEvent { key, subject: subject(self.request, self.query)? })
+    }
+
+    pub(super) fn cache_set(self) -> Result<CacheSetEvent> {
+        let cache = there(self.cache, "cache")?;
+        Ok(CacheSetEvent {
+            key: cache.key,
+            subject: subject(self.request, self.query)?,
+            ttl_ms: cache.ttl_ms,
+            value_bytes: cache.value_bytes,
+            value: cache.value.map(BodyDocument::bytes).transpose()?,
+        })
+    }
+
+    /// Name and arguments.
+    pub(super) fn tool(self) -> Result<(String, Value)> {
+        let tool = there(self.tool, "tool")?;
+        Ok((tool.name, tool.arguments))
+    }
+}
+
+fn subject(request: Option<RequestDocument<'_>>, query: Option<QueryDocument>) -> Result<CacheSubject> {
+    match (request, query) {
+        (_, Some(query)) => Ok(CacheSubject::Query(query.into())),
+        (Some(request), None) => Ok(CacheSubject::Request(request.event()?)),
+        (None, None) => Err(Error::new("the host's document does not say what is cached")),
     }
 }
 

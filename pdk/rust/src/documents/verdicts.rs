@@ -1,16 +1,22 @@
 //! What a plugin returns.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use cardan_api::http::{HeaderEdit, HttpAnswer, HttpComplete, HttpRequest, HttpResponse};
-use cardan_api::{Attributes, Flow, Verdict};
+use cardan_api::access::{AccessAnswer, AccessAuthenticate, AccessAuthorize, LoginAnswer};
+use cardan_api::cache::{CacheAnswer, CacheGet, CacheSet, NotKept};
+use cardan_api::http::{HeaderEdit, HttpAnswer, HttpRequest, HttpResponse};
+use cardan_api::sql::{QueryAnswer, RouteAnswer, SqlQuery, SqlRoute};
+use cardan_api::tool::Tool;
+use cardan_api::{Attributes, Flow, Hook, Verdict};
 use serde::Serialize;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Value, json};
 
-use crate::{Error, Result};
+use crate::{Error, Result, ToolError};
 
 #[derive(Default, Serialize)]
 struct Document<'a> {
@@ -24,7 +30,11 @@ struct Document<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     kind: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    sqlstate: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     headers: Option<BTreeMap<String, Option<&'a str>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,11 +51,19 @@ struct Edits<'a> {
     status: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<Body<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sql: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl_ms: Option<u64>,
 }
 
 impl Edits<'_> {
     fn is_empty(&self) -> bool {
-        self.headers.is_empty() && self.path.is_none() && self.status.is_none() && self.body.is_none()
+        let Self { headers, path, status, body, sql, key, ttl_ms } = self;
+        let http = headers.is_empty() && path.is_none() && status.is_none() && body.is_none();
+        http && sql.is_none() && key.is_none() && ttl_ms.is_none()
     }
 }
 
@@ -72,14 +90,20 @@ impl<'a> Body<'a> {
 }
 
 /// The last change to a field is the one that holds.
-fn header_edits(edits: &[HeaderEdit]) -> BTreeMap<String, Option<&str>> {
-    fn entry(edit: &HeaderEdit) -> (String, Option<&str>) {
+fn header_edits(edits: &[HeaderEdit]) -> Result<BTreeMap<String, Option<&str>>> {
+    let mut fields = BTreeMap::new();
+    for edit in edits {
         match edit {
-            HeaderEdit::Set(name, value) => (name.to_ascii_lowercase(), Some(value)),
-            HeaderEdit::Remove(name) => (name.to_ascii_lowercase(), None),
-        }
+            HeaderEdit::Set(name, value) => fields.insert(name.to_ascii_lowercase(), Some(value.as_str())),
+            HeaderEdit::Remove(name) => fields.insert(name.to_ascii_lowercase(), None),
+            HeaderEdit::Add(name, _) => {
+                return Err(Error::new(format_args!(
+                    "{name:?} is to be added beside what is there, and this convention can only set fields"
+                )));
+            }
+        };
     }
-    edits.iter().map(entry).collect()
+    Ok(fields)
 }
 
 fn write(document: &Document<'_>) -> Result<Vec<u8>> {
@@ -125,10 +149,10 @@ pub(super) fn of_request(verdict: Verdict<HttpRequest>) -> Result<Vec<u8>> {
         Flow::Stop(answer) => write_answer(answer),
         Flow::Continue => {
             let edits = Edits {
-                headers: header_edits(&verdict.edits.headers),
+                headers: header_edits(&verdict.edits.headers)?,
                 path: verdict.edits.path.as_deref(),
-                status: None,
                 body: verdict.edits.body.as_ref().map(Body::of),
+                ..Edits::default()
             };
             write(&going_on(edits, &verdict.attributes))
         }
@@ -140,20 +164,108 @@ pub(super) fn of_response(verdict: Verdict<HttpResponse>) -> Result<Vec<u8>> {
         Flow::Stop(answer) => write_answer(answer),
         Flow::Continue => {
             let edits = Edits {
-                headers: header_edits(&verdict.edits.headers),
-                path: None,
+                headers: header_edits(&verdict.edits.headers)?,
                 status: verdict.edits.status,
                 body: verdict.edits.body.as_ref().map(Body::of),
+                ..Edits::default()
             };
             write(&going_on(edits, &verdict.attributes))
         }
     }
 }
 
-pub(super) fn of_complete(verdict: Verdict<HttpComplete>) -> Result<Vec<u8>> {
+/// At hooks where there is nothing to stop.
+pub(super) fn of_observer<H: Hook<Answer = Infallible>>(verdict: Verdict<H>) -> Result<Vec<u8>> {
     match verdict.flow {
         Flow::Stop(never) => match never {},
         Flow::Continue => write(&going_on(Edits::default(), &verdict.attributes)),
+    }
+}
+
+fn write_refusal(sqlstate: Option<&str>, message: &str) -> Result<Vec<u8>> {
+    write(&Document { verdict: "refuse", sqlstate, message: Some(message), ..Document::default() })
+}
+
+fn write_found(answer: &impl Serialize) -> Result<Vec<u8>> {
+    write(&Document { verdict: "answer", answer: Some(to_raw_value(answer)?), ..Document::default() })
+}
+
+pub(super) fn of_login(verdict: Verdict<AccessAuthenticate>) -> Result<Vec<u8>> {
+    match &verdict.flow {
+        Flow::Continue => write(&going_on(Edits::default(), &verdict.attributes)),
+        Flow::Stop(LoginAnswer::Identity(identity)) => write_found(&json!({ "identity": identity })),
+        Flow::Stop(LoginAnswer::Deny(denial)) => write_refusal(None, &denial.message),
+    }
+}
+
+pub(super) fn of_access(verdict: Verdict<AccessAuthorize>) -> Result<Vec<u8>> {
+    match &verdict.flow {
+        Flow::Continue => write(&going_on(Edits::default(), &verdict.attributes)),
+        Flow::Stop(AccessAnswer::Allow) => write_found(&json!({ "allow": true })),
+        Flow::Stop(AccessAnswer::Deny(denial)) => write_refusal(None, &denial.message),
+    }
+}
+
+pub(super) fn of_cache_get(verdict: Verdict<CacheGet>) -> Result<Vec<u8>> {
+    #[derive(Serialize)]
+    struct Hit<'a> {
+        hit: Body<'a>,
+    }
+    match &verdict.flow {
+        Flow::Continue => {
+            let edits = Edits { key: verdict.edits.key.as_deref(), ..Edits::default() };
+            write(&going_on(edits, &verdict.attributes))
+        }
+        Flow::Stop(CacheAnswer::Hit(bytes)) => write_found(&Hit { hit: Body::of(bytes) }),
+        Flow::Stop(CacheAnswer::Skip) => write_found(&json!({ "skip": true })),
+    }
+}
+
+pub(super) fn of_cache_set(verdict: Verdict<CacheSet>) -> Result<Vec<u8>> {
+    match &verdict.flow {
+        Flow::Continue => {
+            let (key, ttl_ms) = (verdict.edits.key.as_deref(), verdict.edits.ttl_ms);
+            write(&going_on(Edits { key, ttl_ms, ..Edits::default() }, &verdict.attributes))
+        }
+        Flow::Stop(NotKept) => write_found(&json!({ "skip": true })),
+    }
+}
+
+pub(super) fn of_query(verdict: Verdict<SqlQuery>) -> Result<Vec<u8>> {
+    match &verdict.flow {
+        Flow::Continue => {
+            let edits = Edits { sql: verdict.edits.sql.as_deref(), ..Edits::default() };
+            write(&going_on(edits, &verdict.attributes))
+        }
+        Flow::Stop(QueryAnswer::Rows(rows)) => write_found(rows),
+        Flow::Stop(QueryAnswer::Refuse(refusal)) => {
+            write_refusal(refusal.sqlstate.as_deref(), &refusal.message)
+        }
+    }
+}
+
+pub(super) fn of_route(verdict: Verdict<SqlRoute>) -> Result<Vec<u8>> {
+    match &verdict.flow {
+        Flow::Continue => write(&going_on(Edits::default(), &verdict.attributes)),
+        Flow::Stop(RouteAnswer::Role(role)) => write_found(&json!({ "role": role })),
+        Flow::Stop(RouteAnswer::Node(node)) => write_found(&json!({ "node": node })),
+        Flow::Stop(RouteAnswer::Branch(branch)) => write_found(&json!({ "branch": branch })),
+        Flow::Stop(RouteAnswer::Refuse(refusal)) => {
+            write_refusal(refusal.sqlstate.as_deref(), &refusal.message)
+        }
+    }
+}
+
+pub(super) fn of_tools(tools: &[Tool]) -> Result<Vec<u8>> {
+    write_found(&json!({ "tools": tools }))
+}
+
+pub(super) fn of_tool(result: Result<Value, ToolError>) -> Result<Vec<u8>> {
+    match result {
+        Ok(Value::String(text)) => write_found(&json!({ "text": text })),
+        Ok(value) => write_found(&json!({ "json": value })),
+        Err(ToolError::Failed(why)) => write_found(&json!({ "error": why })),
+        Err(ToolError::Unknown) => Ok(done()),
     }
 }
 

@@ -51,8 +51,10 @@ pub fn plugin(_attribute: TokenStream, item: TokenStream) -> TokenStream {
     if hooks.is_empty() {
         return error("no function of this module has the name of a hook");
     }
-    let exports: String =
-        hooks.iter().map(|hook| format!("heliosproxy_plugin_sdk::export_hook!({hook}, {name}::{hook});\n")).collect();
+    let exports: String = hooks
+        .iter()
+        .map(|hook| format!("heliosproxy_plugin_sdk::export_hook!({hook}, {name}::{hook});\n"))
+        .collect();
     let exports = format!("const _: () = {{ heliosproxy_plugin_sdk::export_memory!(); {exports} }};");
     match exports.parse::<TokenStream>() {
         Ok(exports) => out.extend(exports),

@@ -1,5 +1,6 @@
 //! The guests of the PDK, called as plugins' authors call theirs.
 
+mod samples;
 mod universal;
 
 use std::path::PathBuf;

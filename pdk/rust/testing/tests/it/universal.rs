@@ -1,14 +1,22 @@
+use cardan::api::access::{
+    AccessAnswer, AccessAuthenticate, AccessAuthorize, AccessEvent, LoginAnswer, LoginEvent,
+};
+use cardan::api::cache::{CacheAnswer, CacheGet, CacheGetEvent, CacheSubject};
 use cardan::api::http::{
     HeaderEdit, HttpAnswer, HttpRequest, HttpResponse, Origin, RequestEvent, ResponseEvent,
 };
+use cardan::api::sql::{
+    Node, NodeRole, QueryAnswer, QueryEvent, RouteAnswer, RouteEvent, SqlQuery, SqlRoute,
+};
+use cardan::api::tool::{ToolList, ToolListEvent};
 use cardan::api::{Fault, Flow, InstanceMode, Verdict};
-use cardan_pdk_testing::{Setup, TestPlugin, request};
+use cardan_pdk_testing::{CallError, Setup, TestPlugin, request};
 use serde_json::json;
 
 use super::guest;
 
 /// The conventions that the runtime loads.
-const GUESTS: [&str; 1] = ["universal-extism"];
+const GUESTS: [&str; 3] = ["universal-extism", "universal-packed", "universal-capability"];
 
 fn wishing(wish: &str, body: &str) -> RequestEvent {
     let mut event = request("POST", "/v1/chat/completions");
@@ -111,4 +119,68 @@ fn a_plugin_that_cannot_be_made_is_not_loaded() {
             assert!(error.message().contains("configuration"), "{error}");
         }
     }
+}
+
+#[test]
+fn tools_are_listed_and_called() {
+    each(|plugin| {
+        let Flow::Stop(tools) = plugin.ask::<ToolList>(&ToolListEvent).unwrap().flow else { panic!() };
+        assert_eq!(
+            tools.iter().map(|tool| tool.name.as_str()).collect::<Vec<_>>(),
+            ["echo", "upper", "fail"]
+        );
+        assert_eq!(plugin.call("echo", json!({ "a": [1, null] })).unwrap(), json!({ "a": [1, null] }));
+        assert_eq!(plugin.call("upper", json!({ "text": "ärger" })).unwrap(), "ÄRGER");
+        assert!(
+            matches!(plugin.call("fail", json!({})), Err(CallError::Failed(why)) if why == "it never works")
+        );
+        assert!(matches!(plugin.call("other", json!({})), Err(CallError::Unknown)));
+    });
+}
+
+fn statement(sql: &str) -> QueryEvent {
+    QueryEvent {
+        sql: sql.to_owned(),
+        is_read_only: true,
+        client: "192.0.2.1:5".to_owned(),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn databases() {
+    each(|plugin| {
+        let login = |name: &str| LoginEvent { username: Some(name.to_owned()), ..LoginEvent::default() };
+        let verdict = plugin.ask::<AccessAuthenticate>(&login("alice")).unwrap();
+        assert!(matches!(verdict.flow, Flow::Stop(LoginAnswer::Identity(who)) if who.user_id == "u-1"));
+        let verdict = plugin.ask::<AccessAuthenticate>(&login("mallory")).unwrap();
+        assert!(matches!(verdict.flow, Flow::Stop(LoginAnswer::Deny(why)) if why.message == "not you"));
+        assert_eq!(plugin.ask::<AccessAuthenticate>(&login("bob")).unwrap().flow, Flow::Continue);
+
+        let access = |to: &str| AccessEvent { resource: to.to_owned(), ..AccessEvent::default() };
+        let verdict = plugin.ask::<AccessAuthorize>(&access("public")).unwrap();
+        assert_eq!(verdict.flow, Flow::Stop(AccessAnswer::Allow));
+
+        let verdict = plugin.ask::<SqlQuery>(&statement("drop table t")).unwrap();
+        let Flow::Stop(QueryAnswer::Refuse(refusal)) = verdict.flow else { panic!() };
+        assert_eq!(refusal.sqlstate.as_deref(), Some("42501"));
+        let verdict = plugin.ask::<SqlQuery>(&statement("select rows")).unwrap();
+        assert!(matches!(verdict.flow, Flow::Stop(QueryAnswer::Rows(rows)) if rows.rows.len() == 2));
+        let verdict = plugin.ask::<SqlQuery>(&statement("rewrite")).unwrap();
+        assert_eq!(verdict.edits.sql.as_deref(), Some("select 2"));
+
+        let node = Node { name: "b".to_owned(), role: NodeRole::Standby, is_healthy: true, lag_ms: Some(3) };
+        let route = |sql: &str| RouteEvent { query: statement(sql), nodes: vec![node.clone()] };
+        let flow = |sql: &str| plugin.ask::<SqlRoute>(&route(sql)).unwrap().flow;
+        assert_eq!(flow("select 1"), Flow::Stop(RouteAnswer::Role(NodeRole::Standby)));
+        assert_eq!(flow("select node"), Flow::Stop(RouteAnswer::Node("b".to_owned())));
+
+        let lookup = |key: &str| CacheGetEvent {
+            key: key.to_owned(),
+            subject: CacheSubject::Query(statement("select 1")),
+        };
+        let verdict = plugin.ask::<CacheGet>(&lookup("other")).unwrap();
+        assert_eq!(verdict.edits.key.as_deref(), Some("renamed"));
+        assert_eq!(plugin.ask::<CacheGet>(&lookup("skip")).unwrap().flow, Flow::Stop(CacheAnswer::Skip));
+    });
 }

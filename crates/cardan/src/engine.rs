@@ -1,8 +1,9 @@
 //! Where guests run: the wasmtime engines, the clock that interrupts them, the compile cache.
 //!
-//! There are three wasmtime engines, made when first needed, and they differ in policy only. *Pooled*
+//! There are four wasmtime engines, made when first needed, and they differ in policy only. *Pooled*
 //! keeps a slot of address space ready for every instance, so that a fresh instance costs microseconds;
-//! it serves every plugin that fits a slot. *Roomy* allocates on demand, for the others and where the
+//! it serves every plugin that fits a slot. *Components* does the same for components, which take more of everything
+//! that is cheap. *Roomy* allocates on demand, for the others and where the
 //! kernel or an address-space limit does not allow a pool. *Metered* counts fuel.
 
 mod baseline;

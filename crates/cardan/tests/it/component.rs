@@ -152,7 +152,7 @@ fn check(plugin: &Plugin, path: &str, expected: &str) {
 fn every_import_does_what_it_says() {
     let http = HttpScope::hosts(["127.0.0.1".to_owned()]);
     let plugin = world(Grants { http: Some(http), log: LogScope::default(), ..everything() });
-    check(&plugin, "/kv", "[42,true,\"2\",3,\"b\"]");
+    check(&plugin, "/kv", "[83,true,\"2\",3,\"b\"]");
     check(&plugin, "/cache", "[true,\"v\",true]");
     check(&plugin, "/sql", "[true,2,[1],[2],true]");
     check(&plugin, "/metrics", "true");

@@ -191,6 +191,7 @@ fn large<H: Exchange>() -> Cell {
     let echo = json!({"behave": "echo_input"});
     let (_, verdict) = ask::<H>(&plugin, &mut Visit::new(), echo, &text).unwrap();
     let found = request_body::<H>(&verdict);
-    assert!(found["body"] == body(&text), "the body came back as another one");
+    let shown = if H::ENTRY == "http_request" { &found["body"] } else { &found["response"]["body"] };
+    assert!(*shown == body(&text), "the body came back as another one");
     Cell::Pass
 }

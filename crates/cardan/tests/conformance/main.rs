@@ -31,10 +31,13 @@ const PAGE: &str = "../../docs/abi/conformance.md";
 const FOUND: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/conformance.md");
 
 fn families() -> Vec<Family> {
-    let mut families = vec![universal::family()];
-    families.extend([llmproxy::family(), heliosproxy::family(), cortexprism::family()]);
-    families.extend(middleware::family());
-    families
+    vec![
+        universal::family(),
+        llmproxy::family(),
+        heliosproxy::family(),
+        cortexprism::family(),
+        middleware::family(),
+    ]
 }
 
 /// All cells, run once.

@@ -16,26 +16,23 @@ const NO_IMPORTS: &str = "The world imports types, and nothing that could be gra
 const SMG: &str = "smg-misbehaving";
 const VLLM: &str = "vllm-misbehaving";
 
-/// Whether components are plugins.
-pub(crate) fn are_run() -> bool {
-    "component".parse::<Abi>().is_ok()
-}
-
-pub(crate) fn family() -> Option<Family> {
-    are_run().then(|| Family {
+pub(crate) fn family() -> Family {
+    Family {
         title: "Worlds of SMG and of the vLLM router",
         guests: "`guests/fixtures/smg`, built with `wit-bindgen` against the published worlds: `smg-misbehaving`, `vllm-misbehaving`.",
         columns: vec![
             Column::new("component `smg:gateway`", "http.request", |row| check::<HttpRequest>(SMG, row)),
             Column::new("component `smg:gateway`", "http.response", |row| check::<HttpResponse>(SMG, row)),
-            Column::new("component `vllm:router-middleware`", "http.request", |row| check::<HttpRequest>(VLLM, row)),
+            Column::new("component `vllm:router-middleware`", "http.request", |row| {
+                check::<HttpRequest>(VLLM, row)
+            }),
         ],
-    })
+    }
 }
 
 fn load(name: &str, mode: InstanceMode) -> Plugin {
     let plugin = prebuilt(name).mode(mode).limits(roomy()).load().unwrap();
-    assert_eq!(plugin.inspection().abi.name(), "component");
+    assert_eq!(plugin.inspection().abi, Abi::Component);
     plugin
 }
 

@@ -16,8 +16,7 @@ use crate::table::{Behaviour, Cell, Column, Family};
 
 pub(crate) fn family() -> Family {
     let bytes = [Bytes::Extism, Bytes::Packed, Bytes::Capability].map(Some);
-    let component = crate::middleware::are_run().then_some(None);
-    let conventions = bytes.into_iter().chain(component);
+    let conventions = bytes.into_iter().chain([None]);
     let columns = conventions.flat_map(|bytes| {
         let name = name(bytes);
         [

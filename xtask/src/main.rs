@@ -4,6 +4,7 @@
 
 mod bench;
 mod check;
+mod conformance;
 mod demo;
 mod guests;
 mod schema;
@@ -55,6 +56,12 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Run every behaviour in every convention, and write what was found into docs/abi/conformance.md
+    Conformance {
+        /// Change nothing; fail when what is committed differs from what is found
+        #[arg(long)]
+        check: bool,
+    },
     /// Measure Cardan beside its peers, and write docs/benchmarks.md
     Bench {
         /// What to pass on to the benchmark, for instance `--quick` or `--json FILE`
@@ -89,6 +96,8 @@ fn run() -> Result<()> {
         Chore::Check => check::run(&root),
         Chore::Schema { check: true } => schema::check(&root),
         Chore::Schema { check: false } => schema::update(&root),
+        Chore::Conformance { check: true } => conformance::check(&root),
+        Chore::Conformance { check: false } => conformance::update(&root),
         Chore::Bench { arguments } => bench::run(&root, &arguments),
     }
 }

@@ -86,9 +86,6 @@ pub(super) fn define(
         } else {
             linker.func_new(HostFunction::USER, function.name, ty, move |mut caller, params, results| {
                 let arguments = arguments(&mut caller, params)?;
-                if function.operation == Operation::Log {
-                    return log(&mut caller, arguments, results);
-                }
                 let bytes = perform_now(&mut caller, function, arguments)?;
                 hand_over(&mut caller, &bytes, results)
             })?;
@@ -109,6 +106,9 @@ pub(in crate::abi) async fn perform(
     function: &'static Function,
     arguments: Arguments,
 ) -> Result<Vec<u8>, Refusal> {
+    if function.operation == Operation::Log {
+        return log(caller, arguments);
+    }
     let state = caller.data_mut();
     let situation = Situation { left: state.clock.left(), claims: state.claims.len() };
     let authority = state.shared.authority.clone();
@@ -124,6 +124,9 @@ pub(in crate::abi) fn perform_now(
     function: &Function,
     arguments: Arguments,
 ) -> Result<Vec<u8>, Refusal> {
+    if function.operation == Operation::Log {
+        return log(caller, arguments);
+    }
     let outcome = caller.data().shared.authority.call_now(function, arguments)?;
     Ok(keep(caller, outcome))
 }
@@ -146,16 +149,16 @@ fn hand_over(caller: &mut Caller<'_, State>, bytes: &[u8], results: &mut [Val]) 
 }
 
 /// `log`, whose lines count with those of `extism:host/env`.
-fn log(caller: &mut Caller<'_, State>, arguments: Arguments, results: &mut [Val]) -> wasmtime::Result<()> {
+fn log(caller: &mut Caller<'_, State>, arguments: Arguments) -> Result<Vec<u8>, Refusal> {
     let [level, text] = <[Vec<u8>; 2]>::try_from(arguments.0).unwrap_or_default();
     let level = String::from_utf8_lossy(&level);
     let Some(level) = log_level(&level) else {
         let why = format!("log: {level:?} is no level: trace, debug, info, warn or error");
-        return Err(Refusal::protocol(why).into());
+        return Err(Refusal::protocol(why));
     };
     let text = String::from_utf8(text).map_err(|_| Refusal::protocol("log: argument 2 is not UTF-8"))?;
     write_line(caller, level, text);
-    hand_over(caller, &[], results)
+    Ok(Vec::new())
 }
 
 pub(in crate::abi) fn write_line(caller: &mut Caller<'_, State>, level: LogLevel, text: String) {

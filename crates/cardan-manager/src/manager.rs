@@ -9,7 +9,6 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use cardan::{Engine, LogLevel, Plugin};
 use cardan_api::lifecycle::LifeReason;
-use cardan_api::manifest::Abi;
 
 use crate::chain::bindings;
 use crate::installed::{Declined, Earlier, Installed};
@@ -408,50 +407,10 @@ impl Manager {
         source: &Path,
         reason: LifeReason,
     ) -> Result<Plugin, String> {
-        self.check_abi(spec, source)?;
-        let mut plugin = self
-            .shared
-            .engine
-            .plugin(source)
-            .name(&spec.name)
-            .version(&spec.version)
-            .life_reason(reason)
-            .mode(spec.mode)
-            .snapshot(spec.snapshot)
-            .limits(spec.limits.clone())
-            .ready_instances(spec.ready)
-            .config_object(&spec.config)
-            .grants(spec.grants.clone())
-            .keep_log(LogLevel::Info);
-        if let Some(sha256) = &spec.sha256 {
-            plugin = plugin.digest(sha256);
-        }
-        if let Some(dialect) = spec.dialect {
-            plugin = plugin.dialect(dialect);
-        }
-        if let Some(requested) = &spec.requested {
-            plugin = plugin.requests(requested.clone());
-        }
+        let plugin = spec.builder(&self.shared.engine, source)?;
+        let plugin = plugin.life_reason(reason).ready_instances(spec.ready).grants(spec.grants.clone());
+        let plugin = plugin.keep_log(LogLevel::Info);
         plugin.load().map_err(|error| spec.redacted(&error.to_string(), usize::MAX))
-    }
-
-    /// Refuses plugins of conventions that the runtime does not have. Manifests of other systems imply theirs; a
-    /// module that imports Extism's functions is of Extism's all the same.
-    fn check_abi(&self, spec: &PluginSpec, source: &Path) -> Result<(), String> {
-        let Some(abi) = spec.abi.filter(|abi| *abi != Abi::Extism) else { return Ok(()) };
-        // With its grants, or a manifest would have fetched here what is refused where it is loaded.
-        let plugin = self.shared.engine.plugin(source).name(&spec.name).grants(spec.grants.clone());
-        let found = plugin.inspect();
-        let found = found.map_err(|error| error.to_string())?;
-        if found.imports.iter().any(|import| import.module.starts_with("extism:host/")) {
-            return Ok(());
-        }
-        Err(format!(
-            "plugin {}: its calling convention is `{abi}`, by its manifest, and this build runs `{}` only; take the \
-             plugin out, or build it with an Extism PDK",
-            spec.name,
-            Abi::Extism
-        ))
     }
 }
 

@@ -61,10 +61,14 @@ impl Abi {
         }
     }
 
-    /// What a core module is, by its imports and exports. One that says nothing is taken for Extism's.
-    pub(crate) fn recognise(module: &ModuleInspection) -> Self {
+    /// What a core module is, by its imports and exports. One that says nothing is taken for Extism's; what is
+    /// `implied` counts for more than its exports.
+    pub(crate) fn recognise(module: &ModuleInspection, implied: Option<Self>) -> Self {
         if module.imports.iter().any(|(from, _, _)| from.starts_with("extism:host/")) {
             return Self::Extism;
+        }
+        if let Some(implied) = implied {
+            return implied;
         }
         let types = module.function_types.iter().map(String::as_str);
         let exports: Vec<(&str, &str)> = module.functions.iter().map(String::as_str).zip(types).collect();
@@ -77,6 +81,12 @@ impl Abi {
         } else {
             Self::Extism
         }
+    }
+
+    /// What can be asked of a module with these exports: they, and what the convention answers in their place.
+    pub(crate) fn entries(self, exports: &[String]) -> Vec<String> {
+        let own = (self == Self::Capability).then(|| capability::LIST.to_owned());
+        exports.iter().cloned().chain(own).collect()
     }
 
     /// The guest as guests of Extism are called; `None` for one that already is.

@@ -5,6 +5,7 @@ mod component;
 mod held;
 mod inspection;
 mod load;
+mod tools;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -182,6 +183,12 @@ impl Plugin {
         self.admitted.serving.load().pool.template.is_callable(export)
     }
 
+    /// Whether a call of this name reaches the guest: an export of it, or a tool where one export answers for all
+    /// tools. Which of those there are, only [`Plugin::tools`] tells.
+    pub fn can_call(&self, name: &str) -> bool {
+        self.has_export(name) || self.pool().template.is_dispatched(name)
+    }
+
     /// How many instances are ready for a call to come.
     pub fn ready_instances(&self) -> usize {
         self.admitted.serving.load().pool.ready_count()
@@ -199,7 +206,8 @@ impl Plugin {
         }
     }
 
-    /// Calls an export with some bytes and returns its output. Blocks; inside of an async runtime use
+    /// Calls an export, or a tool of a guest that has all of them behind one export, with some bytes and returns its
+    /// output. Blocks; inside of an async runtime use
     /// [`Plugin::call_async`].
     ///
     /// # Errors

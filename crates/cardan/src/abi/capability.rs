@@ -1,6 +1,7 @@
 //! The capability convention: tools that a guest exports, by name or behind one export. CortexPrism's plugins are of it.
 //! `docs/abi/capability.md` says what we do, and where its documents leave something open.
 
+mod dispatch;
 mod host;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,8 @@ use super::packed::NO_ENTRIES;
 use crate::Error;
 
 pub(super) static IMPORTS: &[Row] = host::ROWS;
+
+pub(super) use dispatch::{framed, unframed};
 
 pub(crate) const CALL: &str = "plugin_execute_tool";
 pub(crate) const LIST: &str = "plugin_get_capabilities";
@@ -57,6 +60,7 @@ pub(super) fn lower(module: &[u8], forms: &BTreeMap<String, ResultForm>) -> Resu
                 lowering.entry(name, Answer::Pointer(form));
             }
         }
+        lowering.host_entry(LIST, Service::AnswerExports);
         lowering.start_as_reactor(None, None);
     }
     lowering.finish()

@@ -173,6 +173,11 @@ impl<'a> Lowering<'a> {
         self.replace(export, body);
     }
 
+    /// An entry of its own, where the guest has none, for which the host has an answer.
+    pub(super) fn host_entry(&mut self, export: &str, answer: Service) {
+        self.replace(export, vec![answer.call(&self.facts), Instruction::I32Const(0)]);
+    }
+
     /// Has the guest started as a reactor is: by its own initialiser, or by running a program to its end, and then by the convention's: the export
     /// `version` has to return the convention's version, and `init` is called once. What is not exported is left out.
     pub(super) fn start_as_reactor(&mut self, version: Option<&str>, init: Option<&str>) {

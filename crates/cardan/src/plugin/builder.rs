@@ -60,6 +60,7 @@ pub struct PluginBuilder {
     kept_from: Option<LogLevel>,
     pub(super) dialect: Option<Dialect>,
     pub(super) abi: Option<Abi>,
+    abi_implied: Option<Abi>,
     result_forms: BTreeMap<String, ResultForm>,
     ready_instances: u32,
     snapshot: SnapshotPolicy,
@@ -96,6 +97,7 @@ impl PluginBuilder {
             kept_from: None,
             dialect: None,
             abi: None,
+            abi_implied: None,
             result_forms: BTreeMap::new(),
             ready_instances: 0,
             snapshot: SnapshotPolicy::default(),
@@ -231,6 +233,13 @@ impl PluginBuilder {
     /// The calling convention, where imports and exports do not tell.
     pub fn abi(mut self, abi: Abi) -> Self {
         self.abi = Some(abi);
+        self
+    }
+
+    /// The convention of the system that the plugin is described for: what it is unless it imports what only another
+    /// convention has.
+    pub fn abi_implied(mut self, abi: Abi) -> Self {
+        self.abi_implied = Some(abi);
         self
     }
 
@@ -480,9 +489,10 @@ impl PluginBuilder {
         let main = main.ok_or_else(|| Error::format("No wasm files specified in Extism manifest"))?;
         let found = main.inspect()?.clone();
         let exports = found.functions.iter().map(String::as_str);
-        let abi = self.abi.unwrap_or_else(|| Abi::recognise(&found));
+        let abi = self.abi.unwrap_or_else(|| Abi::recognise(&found, self.abi_implied));
         let dialect = self.dialect.or_else(|| dialect::recognise(exports, abi.native_dialect()));
-        let answered = dialect.into_iter().flat_map(|dialect| dialect::answered(dialect, &found.functions));
+        let entries = abi.entries(&found.functions);
+        let answered = dialect.into_iter().flat_map(|dialect| dialect::answered(dialect, &entries));
         let (hooks, lifecycle) =
             answered.partition(|hook| NamedHook::find(hook).is_some_and(NamedHook::is_bindable));
         let capabilities = capabilities(abi, &found.imports);

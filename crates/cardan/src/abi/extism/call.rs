@@ -14,6 +14,7 @@ use super::kernel::Kernel;
 use super::rewind::Rewindable;
 use super::state::{Heritage, LastResponse, State};
 use super::wait::{Nested, Wait};
+use crate::abi::capability;
 use crate::limits::{CancelHandle, Pace};
 
 /// Guests that may be inside of one another on one thread: an embedder's function may call a plugin,
@@ -48,6 +49,15 @@ impl Guest {
     /// Calls an export. What the call did to the instance stays, as Extism promises, also after a trap;
     /// it is the caller who decides whether the instance is used again.
     pub(crate) async fn call(&mut self, call: Call<'_>) -> Report {
+        if !self.store.data().shared.is_dispatched(call.export) {
+            return self.enter(call).await;
+        }
+        let input = capability::framed(call.export, call.input);
+        let report = self.enter(Call { export: capability::CALL, input: &input, ..call }).await;
+        capability::unframed(report, self.store.data().stage.code)
+    }
+
+    async fn enter(&mut self, call: Call<'_>) -> Report {
         let shared = &self.store.data().shared;
         let Some(export) = shared.exports.get(call.export) else {
             return Report::refused(Fault::Protocol, format!("Function not found: {}", call.export));

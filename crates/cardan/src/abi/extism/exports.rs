@@ -7,7 +7,7 @@ use wasmtime::{ExternType, FuncType, Module, ModuleExport, ValType};
 use super::fuse;
 
 /// The exported functions of a main module.
-pub(super) struct Exports {
+pub(in crate::abi) struct Exports {
     functions: HashMap<String, Export>,
     initialisers: Vec<Initialiser>,
 }
@@ -31,6 +31,14 @@ impl Exports {
 
     pub(super) fn get(&self, name: &str) -> Option<Export> {
         self.functions.get(name).copied()
+    }
+
+    /// Names of those that take nothing and return a code, in order.
+    pub(in crate::abi) fn callable(&self) -> Vec<&str> {
+        let functions = self.functions.iter().filter(|(_, export)| export.shape == Shape::Code);
+        let mut names: Vec<&str> = functions.map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        names
     }
 
     /// The steps of guest runtime initialisation, in their order.

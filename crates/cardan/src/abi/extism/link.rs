@@ -395,6 +395,7 @@ impl<'a> Build<'a> {
         let shared = Arc::new(Shared {
             may_wait: self.may_wait || beside,
             lowered: linking.abi != Abi::Extism,
+            dispatches: linking.abi == Abi::Capability,
             given_memory: linking.given_memory,
             leaves_instances,
             mode: linking.mode,

@@ -14,6 +14,7 @@ use super::kernel::Kernel;
 use super::log::LogQuota;
 use super::vars::Vars;
 use super::wasi::WasiGrant;
+use crate::abi::capability;
 use crate::abi::lowering::host::Stage;
 use crate::grants::{Authority, CacheClaim, LogSink};
 use crate::limits::{CancelHandle, Clock, Haste, Meter, Metered, Pace, Tally};
@@ -36,12 +37,14 @@ pub(crate) struct Shared {
     pub(super) may_wait: bool,
     /// Its calls take input and answer from the store and not from the kernel.
     pub(super) lowered: bool,
+    /// Its tools are behind one export, which is called for names that are no exports.
+    pub(super) dispatches: bool,
     /// It was to be given its memory.
     pub(in crate::abi) given_memory: bool,
     /// Calls leave instances of libraries behind, until the store is dropped.
     pub(super) leaves_instances: bool,
     pub(super) mode: InstanceMode,
-    pub(super) exports: Exports,
+    pub(in crate::abi) exports: Exports,
     pub(super) config: Arc<BTreeMap<String, String>>,
     pub(super) wasi: Option<WasiGrant>,
     pub(super) haste: Arc<Haste>,
@@ -58,6 +61,11 @@ impl Default for Probation {
 }
 
 impl Shared {
+    /// Whether this is no export and one is there that answers for tools of any name.
+    pub(super) fn is_dispatched(&self, name: &str) -> bool {
+        self.dispatches && self.exports.get(name).is_none() && self.exports.get(capability::CALL).is_some()
+    }
+
     /// How the next call runs. A plugin that may wait always has a stack of its own. Any other runs on
     /// its caller's stack, after some calls that showed it returns and until one that takes long. Not where it
     /// may take its time: nothing gets such a call off the thread before its deadline.

@@ -104,6 +104,11 @@ impl Template {
         export.is_some_and(|export| matches!(export.shape, Shape::Unit | Shape::Code))
     }
 
+    /// Whether one export answers for tools of any name, this one's among them.
+    pub(crate) fn is_dispatched(&self, name: &str) -> bool {
+        self.shared.is_dispatched(name)
+    }
+
     /// How many of the pool's instances one of ours takes.
     pub(crate) fn pool_slots(&self) -> u32 {
         let slots = |module| self.engine.pool_slots(module);

@@ -8,6 +8,7 @@ use wasmtime::{Caller, Extern, Linker, Memory};
 
 use super::{Facts, ResultForm};
 use crate::abi::extism::State;
+use crate::dialect::cortexprism;
 use crate::grants::Refusal;
 
 /// Where lowered guests import these from.
@@ -35,12 +36,13 @@ pub(in crate::abi) enum Service {
     Staged,
     AnswerTool,
     AnswerDocument,
+    AnswerExports,
     CheckVersion,
     NoRoom,
 }
 
 impl Service {
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::InputLength,
         Self::TakeInput,
         Self::AnswerPacked,
@@ -51,6 +53,7 @@ impl Service {
         Self::Staged,
         Self::AnswerTool,
         Self::AnswerDocument,
+        Self::AnswerExports,
         Self::CheckVersion,
         Self::NoRoom,
     ];
@@ -68,6 +71,7 @@ impl Service {
             Self::Staged => "staged",
             Self::AnswerTool => "answer_tool",
             Self::AnswerDocument => "answer_document",
+            Self::AnswerExports => "answer_exports",
             Self::CheckVersion => "check_version",
             Self::NoRoom => "no_room",
         }
@@ -83,7 +87,7 @@ impl Service {
             Self::AnswerDecision | Self::AnswerTool | Self::AnswerDocument | Self::CheckVersion => {
                 (&[I32], &[])
             }
-            Self::NoRoom => (&[], &[]),
+            Self::AnswerExports | Self::NoRoom => (&[], &[]),
         }
     }
 
@@ -99,6 +103,8 @@ pub(crate) struct Stage {
     arguments: (u32, u32),
     out: (u32, u32),
     out_length: u32,
+    /// What the tool returned.
+    pub(in crate::abi) code: i32,
 }
 
 /// Defines the functions.
@@ -136,12 +142,13 @@ pub(in crate::abi) fn define(linker: &mut Linker<State>) -> wasmtime::Result<()>
     })?;
     linker.func_wrap(MODULE, Service::Stage.name(), stage)?;
     linker.func_wrap(MODULE, Service::Staged.name(), |caller: Caller<'_, State>, which: i32| {
-        let Stage { name, arguments, out, out_length } = caller.data().stage;
+        let Stage { name, arguments, out, out_length, .. } = caller.data().stage;
         let all = [name.0, name.1, arguments.0, arguments.1, out.0, out_length];
         all.get(which as usize).copied().unwrap_or_default()
     })?;
     linker.func_wrap(MODULE, Service::AnswerTool.name(), |mut caller: Caller<'_, State>, code: i32| {
         let text = staged_output(&mut caller)?;
+        caller.data_mut().stage.code = code;
         let text = String::from_utf8_lossy(&text);
         let document = if code == 0 {
             json!({ "success": true, "output": text })
@@ -166,6 +173,10 @@ pub(in crate::abi) fn define(linker: &mut Linker<State>) -> wasmtime::Result<()>
             Ok(())
         },
     )?;
+    linker.func_wrap(MODULE, Service::AnswerExports.name(), |mut caller: Caller<'_, State>| {
+        let list = cortexprism::capabilities(caller.data().shared.exports.callable());
+        answer(&mut caller, list);
+    })?;
     linker.func_wrap(MODULE, Service::CheckVersion.name(), |version: i32| {
         if version == CAPABILITY_VERSION {
             return Ok(());
@@ -337,6 +348,7 @@ fn layout(base: u64, name: u64, arguments: u64) -> wasmtime::Result<(Stage, u32)
         arguments: (number(arguments_at)?, number(arguments)?),
         out: (number(out_at)?, number(OUT_BYTES)?),
         out_length: number(word)?,
+        code: 0,
     };
     // The base itself need not be aligned.
     Ok((stage, number(end - base + 8)?))

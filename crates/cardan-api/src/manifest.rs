@@ -25,7 +25,7 @@ use crate::hook::{BodyNeed, Phase};
 use crate::instance::InstanceMode;
 use crate::snapshot::SnapshotPolicy;
 
-pub use abi::Abi;
+pub use abi::{Abi, ResultForm};
 pub use grants::{
     AccessEntry, CacheEntry, EnvEntry, GrantsEntry, HttpEntry, KvEntry, LogEntry, MetricsEntry, PrivateEntry,
     Short, Shorthand, SqlEntry, SwitchEntry,

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use cardan::{Engine, LogLevel, Plugin};
 use cardan_api::lifecycle::LifeReason;
-use cardan_api::manifest::Abi;
+use cardan_api::manifest::{Abi, ResultForm};
 
 use crate::chain::bindings;
 use crate::installed::{Declined, Earlier, Installed};
@@ -408,7 +408,6 @@ impl Manager {
         source: &Path,
         reason: LifeReason,
     ) -> Result<Plugin, String> {
-        self.check_abi(spec, source)?;
         let mut plugin = self
             .shared
             .engine
@@ -426,6 +425,16 @@ impl Manager {
         if let Some(sha256) = &spec.sha256 {
             plugin = plugin.digest(sha256);
         }
+        let named = |why: String| format!("plugin {}: abi: {why}", spec.name);
+        if let Some(abi) = spec.abi {
+            plugin = plugin.abi(convention(abi).map_err(named)?);
+        }
+        if let Some(abi) = spec.abi_implied {
+            plugin = plugin.abi_implied(convention(abi).map_err(named)?);
+        }
+        for (tool, result) in &spec.result_forms {
+            plugin = plugin.result_form(tool, form(*result));
+        }
         if let Some(dialect) = spec.dialect {
             plugin = plugin.dialect(dialect);
         }
@@ -434,24 +443,19 @@ impl Manager {
         }
         plugin.load().map_err(|error| spec.redacted(&error.to_string(), usize::MAX))
     }
+}
 
-    /// Refuses plugins of conventions that the runtime does not have. Manifests of other systems imply theirs; a
-    /// module that imports Extism's functions is of Extism's all the same.
-    fn check_abi(&self, spec: &PluginSpec, source: &Path) -> Result<(), String> {
-        let Some(abi) = spec.abi.filter(|abi| *abi != Abi::Extism) else { return Ok(()) };
-        // With its grants, or a manifest would have fetched here what is refused where it is loaded.
-        let plugin = self.shared.engine.plugin(source).name(&spec.name).grants(spec.grants.clone());
-        let found = plugin.inspect();
-        let found = found.map_err(|error| error.to_string())?;
-        if found.imports.iter().any(|import| import.module.starts_with("extism:host/")) {
-            return Ok(());
-        }
-        Err(format!(
-            "plugin {}: its calling convention is `{abi}`, by its manifest, and this build runs `{}` only; take the \
-             plugin out, or build it with an Extism PDK",
-            spec.name,
-            Abi::Extism
-        ))
+/// The convention under the runtime's name.
+fn convention(abi: Abi) -> Result<cardan::Abi, String> {
+    abi.name().parse()
+}
+
+/// The form under the runtime's name.
+fn form(form: ResultForm) -> cardan::ResultForm {
+    match form {
+        ResultForm::Nul => cardan::ResultForm::Nul,
+        ResultForm::Len32 => cardan::ResultForm::Len32,
+        ResultForm::Int => cardan::ResultForm::Int,
     }
 }
 

@@ -1,11 +1,11 @@
 //! What a deployment asks for, resolved: no unknown names, no missing values, no syntax.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cardan_api::manifest::Abi;
+use cardan_api::manifest::{Abi, ResultForm};
 use cardan_api::{
     BodyNeed, Capability, Dialect, FaultPolicy, Grants, InstanceMode, Limits, NamedHook, Phase,
     SnapshotPolicy,
@@ -27,8 +27,12 @@ pub struct PluginSpec {
     pub source: PathBuf,
     /// What the module has to be, in hexadecimal.
     pub sha256: Option<String>,
-    /// The calling convention, as its manifest says or implies it.
+    /// The calling convention, as an operator or its own manifest says it.
     pub abi: Option<Abi>,
+    /// The convention of the system whose manifest it has, which holds unless the module is plainly another's.
+    pub abi_implied: Option<Abi>,
+    /// What tools return that return nothing but an `i32`, by export, where it does not show.
+    pub result_forms: BTreeMap<String, ResultForm>,
     /// Where its exports do not tell.
     pub dialect: Option<Dialect>,
     /// How long its instances live.
@@ -142,6 +146,8 @@ impl PluginSpec {
             source: source.into(),
             sha256: None,
             abi: None,
+            abi_implied: None,
+            result_forms: BTreeMap::new(),
             dialect: None,
             mode: InstanceMode::default(),
             snapshot: SnapshotPolicy::default(),
@@ -168,7 +174,7 @@ impl PluginSpec {
         // Taken apart without `..`, so that a new field is not forgotten here.
         #[rustfmt::skip]
         let Self {
-            name, version: _, source, sha256, abi, dialect, mode, snapshot, ready, limits, config, grants,
+            name, version: _, source, sha256, abi, abi_implied, result_forms, dialect, mode, snapshot, ready, limits, config, grants,
             bindings: _, elsewhere: _, manifest: _, about: _, config_schema: _, requested, owner: _, health: _,
             tick: _, versions_kept: _,
         } = other;
@@ -176,6 +182,8 @@ impl PluginSpec {
             && self.source == *source
             && self.sha256 == *sha256
             && self.abi == *abi
+            && self.abi_implied == *abi_implied
+            && self.result_forms == *result_forms
             && self.dialect == *dialect
             && self.mode == *mode
             && self.snapshot == *snapshot

@@ -1,4 +1,4 @@
-//! Names of the calling conventions, for configuration.
+//! Names of the calling conventions, and of what they leave open, for configuration.
 
 use std::fmt;
 
@@ -35,4 +35,16 @@ impl fmt::Display for Abi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
+}
+
+/// What a tool returns that returns nothing but an `i32`, where it does not show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ResultForm {
+    /// A pointer to text that ends in a NUL byte.
+    Nul,
+    /// A pointer to the text's length, four bytes in little-endian order, and behind it the text.
+    Len32,
+    /// The result itself, a number.
+    Int,
 }

@@ -7,6 +7,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::ResultForm;
+
 /// A whole manifest.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -57,6 +59,9 @@ pub struct Manifest {
     /// Tools with their parameters, where the module does not list them.
     #[serde(default)]
     pub tools: Option<Value>,
+    /// What tools return that have an export each, by export, where it does not show. Cardan's own key.
+    #[serde(default)]
+    pub result: BTreeMap<String, ResultForm>,
     /// Keys that have no effect here, and keys that CortexPrism does not have.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,

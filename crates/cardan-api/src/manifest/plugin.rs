@@ -12,7 +12,7 @@ use serde::de::{self, IntoDeserializer as _};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::{Abi, BindingEntry, Bytes, HealthEntry, LimitsEntry, Milliseconds};
+use super::{Abi, BindingEntry, Bytes, HealthEntry, LimitsEntry, Milliseconds, ResultForm};
 use crate::capability::Capability;
 use crate::dialect::Dialect;
 use crate::instance::InstanceMode;
@@ -51,6 +51,9 @@ pub struct Manifest {
     /// The documents it understands, where its exports do not tell.
     #[serde(default)]
     pub dialect: Option<Dialect>,
+    /// What tools of the capability convention return, by export, where it does not show.
+    #[serde(default)]
+    pub result: BTreeMap<String, ResultForm>,
     /// How long its instances live.
     #[serde(default)]
     pub instance: Option<InstanceMode>,

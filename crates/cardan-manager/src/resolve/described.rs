@@ -1,10 +1,10 @@
 //! What a manifest says about one plugin, whosever manifest it is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cardan_api::manifest::{Abi, HealthEntry, LimitsEntry, Milliseconds, cortex, helios, plugin};
+use cardan_api::manifest::{Abi, HealthEntry, LimitsEntry, Milliseconds, ResultForm, cortex, helios, plugin};
 use cardan_api::{Capability, Dialect, InstanceMode};
 use serde_json::Value;
 
@@ -23,6 +23,9 @@ pub(super) struct Described {
     pub(super) module: PathBuf,
     pub(super) sha256: Option<String>,
     pub(super) abi: Option<Abi>,
+    /// The convention of the system whose manifest it is.
+    pub(super) abi_implied: Option<Abi>,
+    pub(super) result_forms: BTreeMap<String, ResultForm>,
     pub(super) dialect: Option<Dialect>,
     pub(super) mode: Option<InstanceMode>,
     /// `None`: wherever it has an export.

@@ -68,6 +68,8 @@ fn identify(
     spec.version = entry.version.clone().unwrap_or_else(|| described.version.clone());
     spec.sha256 = entry.sha256.clone().or_else(|| described.sha256.clone());
     spec.abi = entry.abi.or(described.abi);
+    spec.abi_implied = described.abi_implied;
+    spec.result_forms.clone_from(&described.result_forms);
     spec.dialect = entry.dialect.or(described.dialect);
     spec.snapshot = entry.snapshot;
     spec.mode = entry.instance.or(described.mode).unwrap_or_default();

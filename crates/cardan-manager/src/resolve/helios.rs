@@ -56,7 +56,7 @@ pub(super) fn describe(manifest: Manifest, path: &Path) -> Result<Described, Str
         version,
         module: only_module(path)?,
         sha256,
-        abi: Some(Abi::Packed),
+        abi_implied: Some(Abi::Packed),
         dialect: Some(Dialect::HeliosProxy),
         places,
         // Its own plugins leave out what they import, so that what counts is the imports.

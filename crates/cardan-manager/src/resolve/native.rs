@@ -28,6 +28,8 @@ pub(super) fn describe(manifest: Manifest, path: &Path) -> Result<Described, Str
         module,
         sha256: manifest.sha256.clone(),
         abi: manifest.abi,
+        abi_implied: None,
+        result_forms: manifest.result,
         dialect: manifest.dialect,
         mode: manifest.instance,
         places: manifest.hooks.as_deref().map(places).transpose()?,

@@ -59,7 +59,7 @@ pub(crate) fn answers(plugin: &Plugin, bindings: &[BindingSpec]) -> Result<(), S
             return Err("its exports are of no known dialect; name one with `dialect`".to_owned());
         }
         let answered = match &spec.entry {
-            Some(entry) => plugin.has_export(entry),
+            Some(entry) => plugin.can_call(entry),
             None => hooks.contains(&spec.hook.name),
         };
         if !answered {

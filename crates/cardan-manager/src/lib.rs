@@ -17,6 +17,7 @@ mod spec;
 mod state;
 
 mod health;
+mod builder;
 mod ledger;
 mod tally;
 mod version;

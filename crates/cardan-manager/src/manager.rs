@@ -9,7 +9,6 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use cardan::{Engine, LogLevel, Plugin};
 use cardan_api::lifecycle::LifeReason;
-use cardan_api::manifest::{Abi, ResultForm};
 
 use crate::chain::bindings;
 use crate::installed::{Declined, Earlier, Installed};
@@ -408,54 +407,10 @@ impl Manager {
         source: &Path,
         reason: LifeReason,
     ) -> Result<Plugin, String> {
-        let mut plugin = self
-            .shared
-            .engine
-            .plugin(source)
-            .name(&spec.name)
-            .version(&spec.version)
-            .life_reason(reason)
-            .mode(spec.mode)
-            .snapshot(spec.snapshot)
-            .limits(spec.limits.clone())
-            .ready_instances(spec.ready)
-            .config_object(&spec.config)
-            .grants(spec.grants.clone())
-            .keep_log(LogLevel::Info);
-        if let Some(sha256) = &spec.sha256 {
-            plugin = plugin.digest(sha256);
-        }
-        let named = |why: String| format!("plugin {}: abi: {why}", spec.name);
-        if let Some(abi) = spec.abi {
-            plugin = plugin.abi(convention(abi).map_err(named)?);
-        }
-        if let Some(abi) = spec.abi_implied {
-            plugin = plugin.abi_implied(convention(abi).map_err(named)?);
-        }
-        for (tool, result) in &spec.result_forms {
-            plugin = plugin.result_form(tool, form(*result));
-        }
-        if let Some(dialect) = spec.dialect {
-            plugin = plugin.dialect(dialect);
-        }
-        if let Some(requested) = &spec.requested {
-            plugin = plugin.requests(requested.clone());
-        }
+        let plugin = spec.builder(&self.shared.engine, source)?;
+        let plugin = plugin.life_reason(reason).ready_instances(spec.ready).grants(spec.grants.clone());
+        let plugin = plugin.keep_log(LogLevel::Info);
         plugin.load().map_err(|error| spec.redacted(&error.to_string(), usize::MAX))
-    }
-}
-
-/// The convention under the runtime's name.
-fn convention(abi: Abi) -> Result<cardan::Abi, String> {
-    abi.name().parse()
-}
-
-/// The form under the runtime's name.
-fn form(form: ResultForm) -> cardan::ResultForm {
-    match form {
-        ResultForm::Nul => cardan::ResultForm::Nul,
-        ResultForm::Len32 => cardan::ResultForm::Len32,
-        ResultForm::Int => cardan::ResultForm::Int,
     }
 }
 

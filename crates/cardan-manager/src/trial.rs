@@ -7,21 +7,25 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use cardan::dialect::Spoken;
 use cardan::{Circumstances, Held, Question};
 use cardan_api::http::{
     CompleteEvent, HeaderEdit, Headers, HttpAnswer, HttpComplete, HttpRequest, HttpResponse, Origin,
     RequestEdits, RequestEvent, ResponseEdits, ResponseEvent,
 };
+use cardan_api::tool::{ToolCall, ToolList, ToolListEvent};
 use cardan_api::{Attributes, BodyNeed, Fault, Flow, Hook, NamedHook};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use crate::chain::{Consulted, bindings};
+use crate::chain::bindings;
 use crate::control::{ControlError, missing};
 use crate::manager::Manager;
 use crate::spec::{BindingSpec, PluginSpec};
 use crate::version::Version;
+
+mod tools;
 
 /// Time of one call where the plugin has none of its own.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -50,6 +54,8 @@ pub struct SampleEvent {
     response: SampleResponse,
     /// At `http.complete`.
     complete: SampleComplete,
+    /// At `tool.call`.
+    tool: tools::SampleTool,
     /// What other plugins would have set.
     attributes: Attributes,
     session: Option<String>,
@@ -182,8 +188,20 @@ impl Manager {
                 let event = event.complete.event(request);
                 Ok(ask::<HttpComplete>(&version, &event, told).await)
             }
+            ToolList::NAME => Ok(ask::<ToolList>(&version, &ToolListEvent, told).await),
+            ToolCall::NAME => {
+                let event = event.tool.event().map_err(refused)?;
+                Ok(ask::<ToolCall>(&version, &event, told).await)
+            }
             other => {
-                let known = [HttpRequest::NAME, HttpResponse::NAME, HttpComplete::NAME].join(", ");
+                let known = [
+                    HttpRequest::NAME,
+                    HttpResponse::NAME,
+                    HttpComplete::NAME,
+                    ToolList::NAME,
+                    ToolCall::NAME,
+                ];
+                let known = known.join(", ");
                 Err(refused(format!("no plugin can be tried at {other:?}; it can at {known}")))
             }
         }
@@ -197,7 +215,7 @@ impl Manager {
     pub async fn call(&self, name: &str, export: &str, input: &[u8]) -> Result<Called, ControlError> {
         let version = self.find_version(name, None)?;
         let plugin = version.plugin();
-        if !plugin.has_export(export) {
+        if !plugin.can_call(export) {
             let exports = plugin.inspection().exports.join(", ");
             let why = format!("plugin {name}: there is no function {export:?} to call; there are {exports}");
             return Err(ControlError::NotFound(why));
@@ -225,12 +243,12 @@ impl Manager {
 }
 
 /// What a plugin is told beside the event.
-struct Told {
+pub(crate) struct Told {
     attributes: Attributes,
     session: String,
 }
 
-async fn ask<H: Tried>(version: &Version, event: &H::Event, told: Told) -> Trial {
+pub(crate) async fn ask<H: Tried>(version: &Version, event: &H::Event, told: Told) -> Trial {
     let bound = bindings(version).unwrap_or_default();
     let binding = bound.into_iter().find(|binding| binding.hook.name == H::NAME);
     let binding = binding.or_else(|| NamedHook::find(H::NAME).map(BindingSpec::at));
@@ -284,7 +302,7 @@ async fn ask<H: Tried>(version: &Version, event: &H::Event, told: Told) -> Trial
 }
 
 /// Hooks whose verdicts can be shown.
-trait Tried: Consulted {
+pub(crate) trait Tried: Spoken {
     fn shown(edits: Self::Edits) -> Value;
     fn answered(answer: Self::Answer) -> Value;
 }

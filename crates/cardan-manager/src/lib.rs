@@ -16,8 +16,8 @@ mod spec;
 
 mod state;
 
-mod health;
 mod builder;
+mod health;
 mod ledger;
 mod tally;
 mod version;

@@ -140,6 +140,14 @@ impl Template {
         }
     }
 
+    /// Whether one function answers for tools of any name, this one's among them.
+    pub(crate) fn is_dispatched(&self, name: &str) -> bool {
+        match self {
+            Self::Core(template) => template.is_dispatched(name),
+            Self::Component(_) => false,
+        }
+    }
+
     /// How many of the pool's instances one of ours takes.
     pub(crate) fn pool_slots(&self) -> u32 {
         match self {

@@ -344,3 +344,19 @@ async fn without_a_grant() {
     let error = plugin.ask(&mut Held::default(), question).await.unwrap_err().to_string();
     assert!(error.contains("kv_get is not granted: add \"kv: read\""), "{error}");
 }
+
+/// Exports that decide with a number: 0 is no objection.
+#[tokio::test]
+async fn numbers_decide() {
+    let module = r#"(module (memory (export "memory") 2)
+        (func (export "alloc") (param i32) (result i32) (i32.const 65536))
+        (func (export "dealloc") (param i32 i32))
+        (func (export "pre_query") (param i32 i32) (result i32) (i32.gt_u (local.get 1) (i32.const 1000))))"#;
+    let engine = Engine::new(EngineConfig { pool_instances: Some(20), ..EngineConfig::default() }).unwrap();
+    let builder = engine.plugin(module.as_bytes()).abi(Abi::Packed).dialect(Dialect::HeliosProxy);
+    let plugin = builder.limits(within(GENEROUS)).load().unwrap();
+    let helios = Helios { plugin, kv: Arc::new(MemoryKv::default()) };
+    assert_eq!(helios.query(&statement("SELECT 1", &[])).await, None);
+    let long = statement(&"x".repeat(1_000), &[]);
+    assert_eq!(helios.query(&long).await, Some(Err("blocked by plugin".to_owned())));
+}

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use cardan::{Error, ErrorKind, Fault, Limits, Plugin};
+use cardan::{Abi, Error, ErrorKind, Fault, Limits, Plugin};
 use serde_json::{Value, json};
 
 use crate::args::{Call, Shared};
@@ -153,6 +153,14 @@ fn call(shared: &Shared, args: &Call, timed: &mut Timed) -> Result<Called, Misse
 }
 
 fn not_callable(plugin: &Plugin, export: &str) -> Failure {
+    if plugin.inspection().abi == Abi::Component {
+        return Failure::failed(format_args!(
+            "plugin {}: it is a component, whose functions do not take bytes; `cardan plugin call` calls its tools, and a \
+             gateway asks it at {}",
+            plugin.name(),
+            plugin.inspection().hooks.join(", ")
+        ));
+    }
     let exports = &plugin.inspection().exports;
     let callable: Vec<&str> =
         exports.iter().map(String::as_str).filter(|name| plugin.has_export(name)).collect();

@@ -1,9 +1,10 @@
 //! `cardan inspect`: what a plugin is.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use cardan::api::tool::Tool;
-use cardan::{Inspection, Plugin};
+use cardan::{Abi, Inspection, Plugin};
 use cardan_manager::{Bindings, Owner, PluginSpec, document, resolve_path};
 use serde_json::{Value, json};
 
@@ -59,6 +60,7 @@ pub(crate) fn run(shared: &Shared, args: &Inspect) -> Result<(), Failure> {
         }
         Format::Text => {
             let mut text = text(&found, &loads);
+            text.extend(worlds_text(&found));
             text.extend(tools.as_ref().and_then(tools_text));
             text.extend(manifest_text(&resolved));
             output::raw(text.as_bytes())
@@ -121,6 +123,21 @@ fn manifest_text(resolved: &Resolved) -> Vec<String> {
     }
     rows.extend(warnings.iter().map(|warning| row("warning", &warning.0)));
     rows
+}
+
+/// Of a component: packages of what it exports.
+fn worlds_text(found: &Inspection) -> Option<String> {
+    if found.abi != Abi::Component {
+        return None;
+    }
+    let package = |export: &String| {
+        let (package, interface) = export.split_once('/')?;
+        let version = interface.split_once('@').map(|(_, version)| format!("@{version}"));
+        Some(format!("{package}{}", version.unwrap_or_default()))
+    };
+    let worlds: BTreeSet<String> = found.exports.iter().filter_map(package).collect();
+    let worlds: Vec<&str> = worlds.iter().map(String::as_str).collect();
+    Some(format!("{:<10}{}\n", "worlds", worlds.join(", "))).filter(|_| !worlds.is_empty())
 }
 
 fn tools_text(tools: &Result<Vec<Tool>, cardan::Error>) -> Option<String> {

@@ -33,6 +33,9 @@ pub(crate) struct Shared {
     /// What to log to standard error, as `warn`, `info`, `cardan=debug`, ...
     #[arg(long, global = true, env = "CARDAN_LOG", value_name = "FILTER")]
     pub(crate) log: Option<String>,
+    /// Log what the runtime and its plugins do: the same as `--log info,cardan=debug`
+    #[arg(short, long, global = true, conflicts_with = "log")]
+    pub(crate) verbose: bool,
     /// Log lines for people or for programs
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
     pub(crate) log_format: LogFormat,
@@ -52,6 +55,9 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Call one function of one plugin
     Call(Call),
+    /// Use plugins as agents do: call their tools
+    #[command(visible_alias = "plugins", subcommand)]
+    Plugin(PluginVerb),
     /// Say what a plugin is: convention, hooks, imports, exports, needs
     Inspect(Inspect),
     /// Check a configuration or a manifest and load its plugins, without serving
@@ -95,13 +101,26 @@ const CALLS_MAX: i64 = 10_000_000;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Call {
-    /// A module, its text form, or an Extism manifest
+    /// A module, its text form, a manifest, or a folder that holds one of these
     pub(crate) plugin: PathBuf,
-    /// The exported function
+    /// The exported function, or a tool of a plugin that has all of its tools behind one function
     pub(crate) export: String,
     /// What the function is given; `-` reads standard input
     #[arg(default_value = "", allow_negative_numbers = true)]
     pub(crate) input: String,
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+    /// How long an instance lives, for calls repeated with --times
+    #[arg(long, value_parser = parse_mode, default_value = "fresh", value_name = "MODE")]
+    pub(crate) instance: InstanceMode,
+    /// Call this many times, print the last output, and say how long the calls took
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=CALLS_MAX), default_value_t = 1, value_name = "N")]
+    pub(crate) times: u32,
+}
+
+/// What a plugin that is called is given, and how the result is printed.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Reach {
     /// Something the plugin reads from its configuration; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) config: Vec<String>,
@@ -111,18 +130,37 @@ pub(crate) struct Call {
     /// A directory that the plugin may open; `ro:` before the host path makes it read-only
     #[arg(long, value_name = "HOST=GUEST")]
     pub(crate) allow_path: Vec<String>,
+    /// Grant it a key-value store, and keep that in this directory from call to call
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
     /// Time that the call may take, in milliseconds
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..), default_value_t = 10_000, value_name = "MS")]
     pub(crate) deadline_ms: u64,
-    /// How long an instance lives, for calls repeated with --times
-    #[arg(long, value_parser = parse_mode, default_value = "fresh", value_name = "MODE")]
-    pub(crate) instance: InstanceMode,
-    /// Call this many times, print the last output, and say how long the calls took
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=CALLS_MAX), default_value_t = 1, value_name = "N")]
-    pub(crate) times: u32,
     /// How to print the result: the output as it is, or a JSON document about the call
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     pub(crate) output: Format,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PluginVerb {
+    /// Call one tool of one plugin
+    Call(ToolCall),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ToolCall {
+    /// A module, a manifest, a folder that holds one of these, or the name of a plugin in --dir
+    pub(crate) plugin: String,
+    /// The tool, which is also called a capability
+    pub(crate) tool: String,
+    /// A JSON object; `-` reads standard input
+    #[arg(default_value = "{}", value_name = "JSON")]
+    pub(crate) arguments: String,
+    /// The folder of plugins in which a name is looked for
+    #[arg(long, default_value = ".", value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) reach: Reach,
 }
 
 #[derive(Debug, clap::Args)]

@@ -4,22 +4,22 @@ use std::io::Read as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use cardan::{Error, ErrorKind, Fault, Limits, Plugin, PluginBuilder};
+use cardan::{Abi, Error, ErrorKind, Fault, Limits, Plugin};
 use serde_json::{Value, json};
 
 use crate::args::{Call, Shared};
-use crate::config::{Capabilities, EngineBounds};
+use crate::callee::{self, Callee};
 use crate::output::{self, Failure, Format};
-use crate::serve;
+use crate::{serve, tool};
 
 pub(crate) fn run(shared: &Shared, args: &Call) -> Result<(), Failure> {
     serve::log(shared, "warn")?;
     let mut timed = Timed::default();
     let called = call(shared, args, &mut timed);
-    if args.output == Format::Text && args.times > 1 && timed.count() > 0 {
+    if args.reach.output == Format::Text && args.times > 1 && timed.count() > 0 {
         output::aside(timed.text());
     }
-    match (args.output, called) {
+    match (args.reach.output, called) {
         (Format::Text, Ok(called)) => {
             output::raw(&called.output)?;
             // A shell prompt right behind the output helps nobody; a pipe gets the bytes alone.
@@ -124,9 +124,15 @@ impl Missed {
 /// Calls as often as is asked for. One failure makes the whole a failure, and the first is the one that is
 /// told about.
 fn call(shared: &Shared, args: &Call, timed: &mut Timed) -> Result<Called, Missed> {
-    let plugin = prepare(shared, args)?.load().map_err(|error| Missed::of(&args.plugin, &error))?;
-    if !plugin.has_export(&args.export) {
+    let Callee { builder, source } = Callee::at(shared, &args.reach, &args.plugin)?;
+    let plugin = builder.mode(args.instance).load().map_err(|error| Missed::of(&source, &error))?;
+    callee::tell(&plugin);
+    if !plugin.can_call(&args.export) {
         return Err(not_callable(&plugin, &args.export).into());
+    }
+    if !plugin.has_export(&args.export) {
+        let tools = plugin.tools().map_err(|error| Missed::of(&source, &error))?;
+        tool::check(&plugin, &tools, &args.export)?;
     }
     let input = read_input(&args.input)?;
     let mut outcome = Ok(Called { output: Vec::new() });
@@ -134,11 +140,12 @@ fn call(shared: &Shared, args: &Call, timed: &mut Timed) -> Result<Called, Misse
         let started = Instant::now();
         let result = plugin.call(&args.export, &input);
         timed.durations.push(started.elapsed());
+        callee::tell_call(&plugin, &args.export, started.elapsed());
         timed.failures += usize::from(result.is_err());
         if let Ok(called) = &mut outcome {
             match result {
                 Ok(output) => called.output = output,
-                Err(error) => outcome = Err(Missed::of(&args.plugin, &error)),
+                Err(error) => outcome = Err(Missed::of(&source, &error)),
             }
         }
     }
@@ -146,6 +153,14 @@ fn call(shared: &Shared, args: &Call, timed: &mut Timed) -> Result<Called, Misse
 }
 
 fn not_callable(plugin: &Plugin, export: &str) -> Failure {
+    if plugin.inspection().abi == Abi::Component {
+        return Failure::failed(format_args!(
+            "plugin {}: it is a component, whose functions do not take bytes; `cardan plugin call` calls its tools, and a \
+             gateway asks it at {}",
+            plugin.name(),
+            plugin.inspection().hooks.join(", ")
+        ));
+    }
     let exports = &plugin.inspection().exports;
     let callable: Vec<&str> =
         exports.iter().map(String::as_str).filter(|name| plugin.has_export(name)).collect();
@@ -161,33 +176,7 @@ fn not_callable(plugin: &Plugin, export: &str) -> Failure {
     ))
 }
 
-fn prepare(shared: &Shared, args: &Call) -> Result<PluginBuilder, Failure> {
-    let engine = serve::engine(shared, EngineBounds::default(), Capabilities::passing()?.services)?;
-    let limits = Limits { deadline: Some(Duration::from_millis(args.deadline_ms)), ..Limits::default() };
-    let mut plugin = engine
-        .plugin(args.plugin.as_path())
-        .mode(args.instance)
-        .limits(limits)
-        .with_wasi(cardan::GuestOutput::Inherit);
-    for pair in &args.config {
-        let (key, value) = split(pair, "--config", "KEY=VALUE")?;
-        plugin = plugin.config(key, value);
-    }
-    for host in &args.allow_host {
-        plugin = plugin.allow_host(host);
-    }
-    for pair in &args.allow_path {
-        let (host, guest) = split(pair, "--allow-path", "HOST=GUEST")?;
-        plugin = plugin.allow_path(host, guest);
-    }
-    Ok(plugin)
-}
-
-fn split<'a>(pair: &'a str, option: &str, form: &str) -> Result<(&'a str, &'a str), Failure> {
-    pair.split_once('=').ok_or_else(|| Failure::unusable(format_args!("{option} {pair:?} is not {form}")))
-}
-
-fn read_input(input: &str) -> Result<Vec<u8>, Failure> {
+pub(crate) fn read_input(input: &str) -> Result<Vec<u8>, Failure> {
     if input != "-" {
         return Ok(input.as_bytes().to_owned());
     }

@@ -1,13 +1,16 @@
 //! `cardan inspect`: what a plugin is.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use cardan::{Inspection, Plugin};
-use cardan_manager::{Bindings, Owner, PluginSpec, ResolveError, Warning, document, resolve_path};
+use cardan::api::tool::Tool;
+use cardan::{Abi, Inspection, Plugin};
+use cardan_manager::{Bindings, Owner, PluginSpec, document, resolve_path};
 use serde_json::{Value, json};
 
 use crate::args::{Inspect, Shared};
 use crate::call::explain;
+use crate::callee::{Resolved, described};
 use crate::config::{Capabilities, EngineBounds};
 use crate::output::{self, Failure, Format};
 use crate::serve;
@@ -21,7 +24,12 @@ pub(crate) fn run(shared: &Shared, args: &Inspect) -> Result<(), Failure> {
         Ok((spec, _)) => spec.source.clone(),
         Err(_) => args.plugin.clone(),
     };
-    let found = match engine.plugin(source.as_path()).inspect() {
+    let builder = || match &resolved {
+        // What it is set up with is the affair of whoever runs it.
+        Ok((spec, _)) => described(&engine, &PluginSpec { config: json!({}), ..spec.clone() }),
+        Err(_) => Ok(engine.plugin(source.as_path())),
+    };
+    let found = match builder()?.inspect() {
         Ok(found) => found,
         Err(error) => {
             if args.output == Format::Json {
@@ -34,7 +42,8 @@ pub(crate) fn run(shared: &Shared, args: &Inspect) -> Result<(), Failure> {
         }
     };
     // Whether it also links and starts here is worth knowing, and no reason not to print the rest.
-    let loads = engine.load(source.as_path());
+    let loads = builder()?.load();
+    let tools = loads.as_ref().ok().map(Plugin::tools);
     match args.output {
         Format::Json => {
             let mut document = serde_json::to_value(&found).map_err(Failure::failed)?;
@@ -42,11 +51,17 @@ pub(crate) fn run(shared: &Shared, args: &Inspect) -> Result<(), Failure> {
             document["snapshot"] =
                 json!(loads.as_ref().ok().map(|plugin| plugin.snapshot_state().to_string()));
             document["load_error"] = json!(loads.as_ref().err().map(ToString::to_string));
+            if let Some(tools) = &tools {
+                document["tools"] = json!(tools.as_ref().ok());
+                document["tools_error"] = json!(tools.as_ref().err().map(ToString::to_string));
+            }
             document["manifest"] = manifest_json(&resolved);
             output::json(&document)
         }
         Format::Text => {
             let mut text = text(&found, &loads);
+            text.extend(worlds_text(&found));
+            text.extend(tools.as_ref().and_then(tools_text));
             text.extend(manifest_text(&resolved));
             output::raw(text.as_bytes())
         }
@@ -58,8 +73,6 @@ fn locates_nothing(path: &Path) -> bool {
     path.is_file()
         && !path.extension().is_some_and(|ending| document::Format::ENDINGS.iter().any(|it| ending == *it))
 }
-
-type Resolved = Result<(PluginSpec, Vec<Warning>), ResolveError>;
 
 /// `null` for a plugin without a manifest.
 fn manifest_json(resolved: &Resolved) -> Value {
@@ -110,6 +123,30 @@ fn manifest_text(resolved: &Resolved) -> Vec<String> {
     }
     rows.extend(warnings.iter().map(|warning| row("warning", &warning.0)));
     rows
+}
+
+/// Of a component: packages of what it exports.
+fn worlds_text(found: &Inspection) -> Option<String> {
+    if found.abi != Abi::Component {
+        return None;
+    }
+    let package = |export: &String| {
+        let (package, interface) = export.split_once('/')?;
+        let version = interface.split_once('@').map(|(_, version)| format!("@{version}"));
+        Some(format!("{package}{}", version.unwrap_or_default()))
+    };
+    let worlds: BTreeSet<String> = found.exports.iter().filter_map(package).collect();
+    let worlds: Vec<&str> = worlds.iter().map(String::as_str).collect();
+    Some(format!("{:<10}{}\n", "worlds", worlds.join(", "))).filter(|_| !worlds.is_empty())
+}
+
+fn tools_text(tools: &Result<Vec<Tool>, cardan::Error>) -> Option<String> {
+    let told = match tools {
+        Ok(tools) if tools.is_empty() => return None,
+        Ok(tools) => tools.iter().map(|tool| tool.name.as_str()).collect::<Vec<_>>().join(", "),
+        Err(error) => format!("it has no list of them: {error}"),
+    };
+    Some(format!("{:<10}{told}\n", "tools"))
 }
 
 fn text(found: &Inspection, loads: &Result<Plugin, cardan::Error>) -> String {

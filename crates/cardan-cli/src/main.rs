@@ -7,6 +7,7 @@ mod admin;
 mod advice;
 mod args;
 mod call;
+mod callee;
 mod config;
 mod demo;
 mod inspect;
@@ -18,13 +19,14 @@ mod schema;
 mod serve;
 mod state;
 mod stored;
+mod tool;
 mod validate;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use args::{Args, Command};
+use args::{Args, Command, PluginVerb};
 
 fn main() -> ExitCode {
     cardan_services::install_tls_provider();
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         Command::Serve(serve) => serve::run(&args.shared, serve),
         Command::Demo(demo) => demo::run(&args.shared, demo),
         Command::Call(call) => call::run(&args.shared, call),
+        Command::Plugin(PluginVerb::Call(call)) => tool::run(&args.shared, call),
         Command::Inspect(inspect) => inspect::run(&args.shared, inspect),
         Command::Validate(validate) => validate::run(&args.shared, validate),
         Command::Schema(schema) => schema::run(schema),

@@ -232,6 +232,7 @@ fn default_cache_dir() -> Option<PathBuf> {
 
 /// Sends log lines to standard error.
 pub(crate) fn log(shared: &Shared, default: &str) -> Result<(), Failure> {
+    let default = if shared.verbose { "info,cardan=debug" } else { default };
     let filter = shared.log.as_deref().unwrap_or(default);
     let filter = filter.parse::<EnvFilter>().map_err(|error| {
         Failure::unusable(format_args!(

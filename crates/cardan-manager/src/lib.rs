@@ -16,6 +16,7 @@ mod spec;
 
 mod state;
 
+mod builder;
 mod health;
 mod builder;
 mod ledger;

@@ -140,7 +140,7 @@ impl Template {
         }
     }
 
-    /// Whether `name` is called by way of another export, which is told it.
+    /// Whether one function answers for tools of any name, this one's among them.
     pub(crate) fn is_dispatched(&self, name: &str) -> bool {
         match self {
             Self::Core(template) => template.is_dispatched(name),

@@ -94,6 +94,14 @@ impl Capabilities {
         )
     }
 
+    /// For one call, with the key-value store of the state directory `dir`.
+    pub(crate) fn kept(dir: &Path) -> Result<Self, Failure> {
+        std::fs::create_dir_all(dir)
+            .map_err(|error| Failure::unusable(format_args!("--state {}: {error}", dir.display())))?;
+        let kv = KvEntry::default().open(Path::new(""), Some(dir))?;
+        Self::with(Services { kv: Some(kv), ..Services::default() }, CacheLimits::default())
+    }
+
     /// What there is always, beside `own`.
     fn with(own: Services, cache: CacheLimits) -> Result<Self, Failure> {
         let metrics = MetricsRegistry::default();

@@ -149,10 +149,10 @@ fn documents_are_told_apart() {
     check(&place, "extism.json", "extism", Err("it has no export that any hook could be asked at"));
     place.write("text_processor.wasm", b"\0asm\x01\0\0\0");
     place.write("cortex.json", seed("cortex.json"));
-    check(&place, "cortex.json", "cortex", Err("its calling convention is `capability`"));
+    check(&place, "cortex.json", "cortex", Err("it has no export that answers tool.call"));
     place.write("cost/cost.wasm", b"\0asm\x01\0\0\0");
     place.write("cost/plugin.toml", seed("helios/plugin.toml"));
-    check(&place, "cost/plugin.toml", "helios-plugin", Err("its calling convention is `packed`"));
+    check(&place, "cost/plugin.toml", "helios-plugin", Err("it has no export that answers pre_query"));
     place.write("auth/custom-auth.wasm", b"\0asm\x01\0\0\0");
     place.write("auth/plugin.yaml", seed("helios/plugin.yaml"));
     check(

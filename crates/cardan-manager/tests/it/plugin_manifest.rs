@@ -290,9 +290,9 @@ fn contradictions_about_modules() {
     }
 }
 
-/// Manifests of conventions that this build does not run are understood, and their modules refused in words.
+/// Manifests imply the convention of their system, for modules that are not plainly another's.
 #[test]
-fn conventions_that_do_not_run_yet() {
+fn conventions_of_manifests() {
     let engine = cardan::Engine::new(cardan::EngineConfig::default()).unwrap();
     let manager = Manager::new(engine, 0);
     let load = |files: &[(&str, &[u8])]| {
@@ -303,10 +303,10 @@ fn conventions_that_do_not_run_yet() {
     let cortex = seed("cortex.json");
     let refused = load(&[("text_processor.wasm", EMPTY_MODULE), ("manifest.json", cortex.as_bytes())]);
     let refused = refused.unwrap_err();
-    assert!(refused.contains("plugin text-processor: its calling convention is `capability`"), "{refused}");
+    assert!(refused.contains("plugin text-processor: it has no export that answers tool.call"), "{refused}");
     let helios = seed("helios/plugin.toml");
     let refused = load(&[("a.wasm", EMPTY_MODULE), ("plugin.toml", helios.as_bytes())]).unwrap_err();
-    assert!(refused.contains("its calling convention is `packed`, by its manifest"), "{refused}");
+    assert!(refused.contains("it has no export that answers pre_query"), "{refused}");
     // What imports Extism's functions is Extism's, whosever manifest lies beside it.
     let extism = br#"(module (import "extism:host/env" "input_length" (func (result i64)))
         (func (export "pre_query") (result i32) (i32.const 0))

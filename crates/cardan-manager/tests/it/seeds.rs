@@ -39,7 +39,7 @@ pub(crate) fn told(spec: &PluginSpec) -> String {
     let optional = [
         ("manifest", spec.manifest.as_ref().map(|path| path.display().to_string())),
         ("sha256", spec.sha256.clone()),
-        ("abi", spec.abi.map(|abi| abi.to_string())),
+        ("abi", spec.abi.or(spec.abi_implied).map(|abi| abi.to_string())),
         ("dialect", spec.dialect.map(|dialect| dialect.to_string())),
         ("fuel", spec.limits.fuel.map(|fuel| fuel.to_string())),
         ("tick", spec.tick.map(|tick| format!("{tick:?}"))),

@@ -60,7 +60,7 @@ pub struct PluginBuilder {
     kept_from: Option<LogLevel>,
     pub(super) dialect: Option<Dialect>,
     pub(super) abi: Option<Abi>,
-    abi_implied: Option<Abi>,
+    pub(super) abi_implied: Option<Abi>,
     result_forms: BTreeMap<String, ResultForm>,
     ready_instances: u32,
     snapshot: SnapshotPolicy,

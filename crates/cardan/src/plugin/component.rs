@@ -94,7 +94,8 @@ impl PluginBuilder {
                 "expected a module of the convention {abi} but was given a component"
             )));
         }
-        if let Some(dialect) = self.dialect {
+        // What a manifest of another system implies is for modules.
+        if let Some(dialect) = self.dialect.filter(|_| self.abi_implied.is_none()) {
             return Err(Error::format(format!(
                 "a component speaks no dialect, since its world has types: take out `dialect: {dialect}`"
             )));

@@ -19,6 +19,7 @@ mod component;
 mod dialects;
 mod dumps;
 mod features;
+mod helios;
 mod host;
 mod hostile;
 mod http;

@@ -325,6 +325,39 @@ fn conventions_of_manifests() {
     assert!(refused.contains("here that takes a `hash`"), "{refused}");
 }
 
+/// Without a manifest a plugin is asked wherever it has an export, and at one hook by all that it has for it. Nobody's
+/// requests are shown to exports for statements.
+#[test]
+fn exports_of_heliosproxy() {
+    let manager = Manager::new(cardan::Engine::new(cardan::EngineConfig::default()).unwrap(), 0);
+    let module = br#"(module
+        (func (export "rewrite") (result i32) unreachable)
+        (func (export "pre_query") (result i32) unreachable)
+        (func (export "post_query") (result i32) unreachable)
+        (func (export "metrics") (result i32) (i32.const 0)))"#;
+    let dir = folder(&[("a.wasm", module)]);
+    let (spec, _) = resolve_path(&dir.path().join("a.wasm"), Owner::File).unwrap();
+    manager.apply(&[spec]).unwrap();
+    let places = |bindings: &[cardan_manager::BindingStatus]| -> Vec<(&str, Option<String>)> {
+        bindings.iter().map(|it| (it.hook, it.entry.clone())).collect()
+    };
+    let status = manager.plugin("a").unwrap();
+    let metrics = Some("metrics".to_owned());
+    assert_eq!(
+        places(&status.bindings),
+        [
+            ("http.complete", None),
+            ("sql.query", None),
+            ("sql.query", Some("rewrite".to_owned())),
+            ("sql.result", None),
+            ("sql.result", metrics),
+        ]
+    );
+    let chains = manager.chains();
+    let asked: Vec<_> = chains.iter().flat_map(|chain| places(&chain.bindings)).collect();
+    assert_eq!(asked, [("http.complete", None)]);
+}
+
 #[test]
 fn paths_that_are_not_there() {
     let (spec, _) = resolve_path(Path::new("/nowhere/a.wasm"), Owner::Operator).unwrap();

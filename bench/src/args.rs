@@ -10,7 +10,7 @@ Measures Cardan beside its peers and prints the table.
 
 cardan-bench [OPTIONS] [PART...]
 
-  PART             calls, scaling, load, life, memory, gateway; all by default
+  PART             calls, scaling, load, life, neighbours, memory, conventions, gateway; all by default
   --rows TEXT      report only rows whose name contains TEXT
   --rounds N       how often each variant has its turn (default 8)
   --spin JOB/VAR   for a profiler: only repeat one variant for 5 s, as in: echo 1 KB/fresh

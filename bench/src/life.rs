@@ -54,7 +54,7 @@ fn row(name: &str, ours: Figure, peer: &str, theirs: Figure, target: Option<f64>
 }
 
 /// A time that was not measured but asked for.
-fn asked(time: Duration) -> Figure {
+pub(crate) fn asked(time: Duration) -> Figure {
     let ns = time.as_nanos() as f64;
     Figure::Time(Timing { p50_ns: ns, p99_ns: ns })
 }

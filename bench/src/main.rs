@@ -7,6 +7,7 @@
 mod args;
 mod calls;
 mod contest;
+mod conventions;
 mod gateway;
 mod life;
 mod load;
@@ -62,6 +63,7 @@ const PARTS: &[Part] = &[
     Part { name: "life", rows: life::rows },
     Part { name: "neighbours", rows: neighbours::rows },
     Part { name: "memory", rows: memory::rows },
+    Part { name: "conventions", rows: conventions::rows },
     Part { name: "gateway", rows: gateway::rows },
 ];
 

@@ -22,8 +22,9 @@ pub(crate) fn rows(args: &Args) -> Result<Vec<Row>> {
     let dir = tempfile::tempdir()?;
     let measure = |side: &str| -> Result<Usage> {
         // The first run fills the cache.
-        spawn(args, side, dir.path(), count)?;
-        spawn(args, side, dir.path(), count)
+        let guest = args.guest_path("json-edit");
+        spawn(side, dir.path(), &guest, count)?;
+        spawn(side, dir.path(), &guest, count)
     };
     let (ours, theirs) = (measure("ours")?, measure("peer")?);
     let row = |name: &str, ours: f64, theirs: f64, target: Option<f64>| Row {
@@ -40,6 +41,14 @@ pub(crate) fn rows(args: &Args) -> Result<Vec<Row>> {
     ])
 }
 
+/// Resident bytes for each plugin with a tool `transform`, called once.
+pub(crate) fn tool(args: &Args, guest: &str) -> Result<f64> {
+    let (dir, guest) = (tempfile::tempdir()?, args.guest_path(guest));
+    let count = if args.quick { 10 } else { 50 };
+    spawn("tool", dir.path(), &guest, count)?;
+    Ok(spawn("tool", dir.path(), &guest, count)?.resident)
+}
+
 /// Bytes for each plugin.
 struct Usage {
     loaded: f64,
@@ -48,12 +57,12 @@ struct Usage {
     resident: f64,
 }
 
-fn spawn(args: &Args, side: &str, cache: &Path, count: usize) -> Result<Usage> {
+fn spawn(side: &str, cache: &Path, guest: &Path, count: usize) -> Result<Usage> {
     let output = Command::new(std::env::current_exe()?)
         .arg("--memory-probe")
         .arg(side)
         .arg(cache)
-        .arg(args.guest_path("json-edit"))
+        .arg(guest)
         .arg(count.to_string())
         .output()?;
     ensure!(output.status.success(), "{side}: {}", String::from_utf8_lossy(&output.stderr));
@@ -76,6 +85,15 @@ pub(crate) fn probe(probe: &MemoryProbe) -> Result<String> {
                 count,
                 |index| ours::load(&engine, &different(index), InstanceMode::Fresh),
                 |plugin| Ok(plugin.call("edit", &input)?),
+            )?
+        }
+        "tool" => {
+            let engine = ours::engine(&probe.cache.join("ours"))?;
+            let input = br#"{"text":"hello","mode":"uppercase"}"#;
+            grow(
+                count,
+                |index| ours::load(&engine, &different(index), InstanceMode::Fresh),
+                |plugin| Ok(plugin.call("transform", input)?),
             )?
         }
         "peer" => {

@@ -114,6 +114,7 @@ const BUILDS: [Build; 12] = [
             ("smg-rate-limit", "smg-rate-limit"),
             ("smg-storage", "smg-storage"),
             ("smg-storage-passthrough", "smg-storage-passthrough"),
+            ("vllm-misbehaving", "vllm-misbehaving"),
             ("vllm-on-request", "vllm-on-request"),
         ],
         ..Build::RELEASE

@@ -18,7 +18,6 @@ mod state;
 
 mod builder;
 mod health;
-mod builder;
 mod ledger;
 mod tally;
 mod version;

@@ -44,9 +44,9 @@ pub(super) fn examine(bytes: &[u8]) -> Result<(Inspection, Found), Error> {
 
 impl PluginBuilder {
     pub(super) fn load_component(mut self, name: &Arc<str>, bytes: Vec<u8>) -> Result<Plugin, Error> {
+        self.check_fit_for_component()?;
         let (inspection, found) = examine(&bytes)?;
         self.check_digest(&inspection.digest)?;
-        self.check_fit_for_component()?;
         let authority = self.authority(name);
         let log = authority.log().clone();
         let (plan, deadline, tally) = (self.pool_plan(), self.limits.deadline, Arc::<Tally>::default());
@@ -89,10 +89,8 @@ impl PluginBuilder {
 
     /// Refuses options that could do nothing.
     fn check_fit_for_component(&self) -> Result<(), Error> {
-        if let Some(abi) = self.abi.filter(|abi| *abi != Abi::Component) {
-            return Err(Error::format(format!(
-                "expected a module of the convention {abi} but was given a component"
-            )));
+        if self.abi.is_some_and(|abi| abi != Abi::Component) {
+            return Err(Error::format(module::COMPONENT_GIVEN));
         }
         // What a manifest of another system implies is for modules.
         if let Some(dialect) = self.dialect.filter(|_| self.abi_implied.is_none()) {

@@ -1,5 +1,7 @@
 //! Components as plugins: loaded, asked and inspected through the public interface, with the real services.
 
+use std::sync::OnceLock;
+
 use cardan::api::grants::{HttpScope, LogScope};
 use cardan::api::http::{
     Headers, HttpAnswer, HttpRequest, HttpResponse, Origin, RequestEvent, ResponseEvent,
@@ -15,7 +17,7 @@ use cardan::{
 use serde_json::json;
 
 use crate::server::port;
-use crate::services::{everything, house};
+use crate::services::{House, everything};
 use crate::support::{GENEROUS, engine, guests, prebuilt, within};
 
 fn request(path: &str, headers: &[(&str, &str)]) -> RequestEvent {
@@ -132,6 +134,12 @@ fn guests_of_the_vllm_router_run_unchanged() {
     let mut event = request("/v1/chat/completions", &[]);
     <HttpRequest as cardan::api::Hook>::apply(&mut event, verdict.edits);
     assert_eq!(event.headers.get("x-wasm-middleware"), Some("example"));
+}
+
+/// With a database of its own.
+fn house() -> &'static House {
+    static HOUSE: OnceLock<House> = OnceLock::new();
+    HOUSE.get_or_init(|| House::with("component.sqlite"))
 }
 
 fn world(grants: Grants) -> Plugin {
@@ -254,7 +262,10 @@ fn what_is_not_for_components_says_so() {
     );
     assert!(error.unwrap_err().message().contains("no interface for the hook plugin.tick"));
     let rows: [(PluginBuilder, &str); 5] = [
-        (smg("smg-auth").abi(Abi::Extism), "expected a module of the convention extism"),
+        (
+            smg("smg-auth").abi(Abi::Extism),
+            "expected a WebAssembly module but was given a WebAssembly component",
+        ),
         (smg("smg-auth").dialect(Dialect::Cardan), "a component speaks no dialect"),
         (smg("smg-auth").digest("00"), "Hash mismatch"),
         (

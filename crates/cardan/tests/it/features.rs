@@ -1,6 +1,6 @@
 //! WebAssembly features: what Extism's reference accepts runs, what it refuses is refused (10.4).
 
-use cardan::ErrorKind;
+use cardan::{Abi, ErrorKind};
 
 use crate::support::{engine, files, guests};
 
@@ -40,7 +40,8 @@ fn accepted() {
 #[test]
 fn rejected() {
     for (name, why) in REJECTED {
-        let error = engine().load(guests().join("features").join(name).with_extension("wat")).unwrap_err();
+        let file = guests().join("features").join(name).with_extension("wat");
+        let error = engine().plugin(file).abi(Abi::Extism).load().unwrap_err();
         assert!(error.message().contains(why), "{name}: {error}");
         assert_eq!(error.kind(), ErrorKind::Format, "{name}: {error}");
     }

@@ -70,11 +70,11 @@ fn recognised_by_its_beginning() {
     check_refused(b"\0asm\x02\0\0\0", "unknown binary version");
     check_refused(
         b"\0asm\x0d\0\x01\0",
-        "expected a WebAssembly module but was given a WebAssembly component",
+        "the component is of no world that can be asked here: it exports nothing",
     );
     check_refused(
         "(; text ;) (component)",
-        "expected a WebAssembly module but was given a WebAssembly component",
+        "the component is of no world that can be asked here: it exports nothing",
     );
     check_refused("(module (func (export \"run\") (result i32)))", "failed to compile");
     check_refused("(module", "expected `)`");

@@ -27,8 +27,13 @@ pub(crate) struct House {
 
 pub(crate) fn house() -> &'static House {
     static HOUSE: OnceLock<House> = OnceLock::new();
-    HOUSE.get_or_init(|| {
-        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("services.sqlite");
+    HOUSE.get_or_init(|| House::with("services.sqlite"))
+}
+
+impl House {
+    /// With a new database in this file.
+    pub(crate) fn with(database: &str) -> Self {
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(database);
         let _ = std::fs::remove_file(&file);
         let metrics = MetricsRegistry::default();
         let secrets = [("api-key".to_owned(), Secret::new("s3cret")), ("other".to_owned(), Secret::new("x"))];
@@ -41,8 +46,8 @@ pub(crate) fn house() -> &'static House {
             secrets: Some(Arc::new(MemorySecrets::from_iter(secrets))),
         };
         let config = EngineConfig { pool_instances: Some(100), services, ..EngineConfig::default() };
-        House { engine: Engine::new(config).unwrap(), metrics }
-    })
+        Self { engine: Engine::new(config).unwrap(), metrics }
+    }
 }
 
 /// Everything there is to be granted.

@@ -227,10 +227,8 @@ fn advice(plugin: &Path, error: &Error) -> String {
         ErrorKind::Format => {
             match beginning(plugin).as_slice() {
                 [] => format!("; {file} is empty"),
-                // The layer, in the upper half of the version, is 1.
-                [0, b'a', b's', b'm', _, _, 1, 0, ..] => {
-                    format!("; {file} was built as a component, and has to be built as a module")
-                }
+                // A component, as the layer in the upper half of the version says: the message says what it lacks.
+                [0, b'a', b's', b'm', _, _, 1, 0, ..] => String::new(),
                 [0, b'a', b's', b'm', ..] => format!("; {file} is damaged, or was not copied whole"),
                 // The text form: the message says where.
                 [b'(' | b';', ..] => String::new(),

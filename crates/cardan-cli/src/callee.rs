@@ -29,10 +29,10 @@ impl Callee {
         let spec = match is_described.then(|| resolve_path(path, Owner::Operator)) {
             // What is no manifest is left to the loader, which says so better.
             Some(Err(error)) if path.is_dir() || !is_unknown(path) => {
-                return Err(Failure::unusable(format_args!("{}: {error}", path.display())));
+                return Err(Failure::unusable(error));
             }
             Some(Ok((spec, warnings))) if spec.manifest.is_some() => {
-                warn(warnings);
+                tell_of(&warnings);
                 spec
             }
             Some(Ok((spec, _))) => return Self::bare(shared, reach, &spec.source),
@@ -61,9 +61,12 @@ impl Callee {
     }
 }
 
-/// Tells what a manifest says that has no effect.
-pub(crate) fn warn(warnings: Vec<Warning>) {
-    serve::warn(&warnings.into_iter().map(|warning| warning.0).collect::<Vec<_>>());
+/// Tells what a manifest says that has no effect, to whoever asked to be told. Most of it is about where a gateway
+/// would ask the plugin.
+pub(crate) fn tell_of(warnings: &[Warning]) {
+    for Warning(warning) in warnings {
+        tracing::info!("{warning}");
+    }
 }
 
 /// What is to be loaded for a plugin that is described.

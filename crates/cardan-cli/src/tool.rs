@@ -127,7 +127,8 @@ fn arguments(text: &str) -> Result<Vec<u8>, Failure> {
 fn find(dir: &Path, name: &str) -> Result<PluginSpec, Failure> {
     let found = resolve_folder(dir).map_err(|why| Failure::unusable(format_args!("--dir: {why}")))?;
     if let Some(spec) = found.plugins.iter().find(|spec| spec.name == name) {
-        callee::warn(found.warnings.into_iter().filter(|it| it.0.contains(name)).collect());
+        let about = found.warnings.into_iter().filter(|it| it.0.contains(name));
+        callee::tell_of(&about.collect::<Vec<_>>());
         return Ok(spec.clone());
     }
     if let Some(broken) = found.broken.iter().find(|broken| broken.plugin == name) {

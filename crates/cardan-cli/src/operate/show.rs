@@ -49,8 +49,9 @@ pub(super) async fn get(remote: &Remote, get: &Get) -> Result<(), Failure> {
 }
 
 fn plugins(document: &Value) -> String {
-    let mut table =
-        Table::new(&["NAME", "STATE", "VERSION", "NO", "HOOKS", "CALLS", "FAULTS", "MEAN", "OWNER", "NOTE"]);
+    let mut table = Table::new(&[
+        "NAME", "STATE", "VERSION", "NO", "ABI", "HOOKS", "CALLS", "FAULTS", "MEAN", "OWNER", "NOTE",
+    ]);
     for plugin in items(document, "plugins") {
         let active = &plugin["active"];
         table.row([
@@ -58,6 +59,7 @@ fn plugins(document: &Value) -> String {
             cell(&plugin["state"]),
             cell(&plugin["version"]),
             cell(&active["number"]),
+            cell(&active["abi"]),
             cell(&plugin["hooks"]),
             cell(&active["calls"]),
             cell(&active["faults"]),

@@ -106,14 +106,14 @@ fn what_is_no_plugin() {
         ("text.wasm", &["plugin text: ", "text.wasm should be a WebAssembly module"]),
         ("bytes.wasm", &["plugin bytes: ", "bytes.wasm should be a WebAssembly module"]),
         ("empty.wasm", &["plugin empty: ", "empty.wasm is empty"]),
-        ("component.wasm", &["a WebAssembly component", "has to be built as a module"]),
+        ("component.wasm", &["plugin component: ", "the component is of no world that can be asked here"]),
         ("truncated.wasm", &["plugin truncated: ", "is damaged, or was not copied whole"]),
         ("version.wasm", &["unknown binary version", "is damaged"]),
         ("open.wat", &["plugin open: ", "open.wat", "1:14", "expected `)`"]),
         ("manifest.json", &["No wasm files specified in Extism manifest"]),
         ("nowhere.json", &["nowhere.wasm", "entity not found"]),
         ("pin.json", &["Hash mismatch", "expected 00"]),
-        ("folder", &["folder", "is a directory"]),
+        ("folder", &["folder: ", "folder has no module and no plugin.yaml in it"]),
         ("missing.wasm", &["missing.wasm", "entity not found"]),
     ];
     for (file, says) in rows {
@@ -145,8 +145,8 @@ fn what_is_no_file_of_a_plugin() {
         fs::write(dir.path().join("c.yaml"), format!("plugins: [{{name: a, source: {path}}}]")).unwrap();
         check_error(&run(&dir, &["validate", "-c", "c.yaml"]), UNUSABLE, &["plugin a: ", says]);
     }
-    check_error(&run(&dir, &["call", "folder", "run"]), UNUSABLE, &["is a directory"]);
     let empty = "plugin folder: folder has no module and no plugin.yaml in it";
+    check_error(&run(&dir, &["call", "folder", "run"]), UNUSABLE, &[empty]);
     check_error(&run(&dir, &["inspect", "folder"]), UNUSABLE, &[empty]);
     check_error(&run(&dir, &["validate", "-c", "/dev/zero"]), UNUSABLE, &["it is larger than 16 MiB"]);
     let piped = run_with(&dir, &["call", "kitchen.wasm", "consume", "-"], &vec![7; (64 << 20) + 1]);
@@ -412,7 +412,7 @@ fn wrong_configurations() {
             &["plugins[0].limits.memry: unknown key; did you mean memory?", "column 41"],
         ),
         ("plugins: [{name: a, source: nope.wasm}]", &["plugin a: ", "nope.wasm", "entity not found"]),
-        ("plugins: [{name: a, source: component.wasm}]", &["plugin a: ", "a WebAssembly component"]),
+        ("plugins: [{name: a, source: component.wasm}]", &["plugin a: the component is of no world"]),
         (
             "plugins: [{name: a, source: pii-mask.wasm}, {name: a, source: api-key.wasm}]",
             &["plugin a: there are two of this name; rename one"],

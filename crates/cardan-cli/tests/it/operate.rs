@@ -37,7 +37,7 @@ fn a_day_at_the_command_line() {
         assert_eq!(answer.status(), 403);
         answer.headers()["x-request-id"].to_str().unwrap().to_owned()
     });
-    check(&house, &["get", "plugins"], 0, &["NAME", "guard", "running", "http.request"]);
+    check(&house, &["get", "plugins"], 0, &["NAME", "guard", "running", "extism", "http.request"]);
     assert_eq!(check(&house, &["get", "plugins", "-o", "name"], 0, &[]), "guard\n");
     let json: Value =
         serde_json::from_str(&check(&house, &["get", "plugins", "-o", "json"], 0, &[])).unwrap();

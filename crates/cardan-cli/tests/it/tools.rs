@@ -219,3 +219,25 @@ fn tools_of_a_gateway() {
     let refused = gateway.run_with(&["try", "tools", "--hook", "tool.call", "--event", "-"], b"{}");
     assert!(refused.code != Some(0) && refused.stderr.contains("tool.name is missing"), "{refused:?}");
 }
+
+/// Components are named by their worlds, and have no functions for bytes.
+#[test]
+fn components() {
+    let dir = tempfile::tempdir().unwrap();
+    for (file, world) in [
+        ("universal-component.wasm", "cardan:plugin"),
+        ("smg-auth.wasm", "smg:gateway"),
+        ("smg-storage.wasm", "smg:storage"),
+        ("vllm-on-request.wasm", "vllm:router-middleware"),
+    ] {
+        let told = run(&dir, &["inspect", &path(file)]);
+        check(&told, "abi       component\n");
+        check(&told, &format!("worlds    {world}"));
+        check(&told, "loads     yes\n");
+    }
+    check_error(
+        &run(&dir, &["call", &path("universal-component.wasm"), "http_request", "{}"]),
+        1,
+        &["it is a component, whose functions do not take bytes", "http.request"],
+    );
+}

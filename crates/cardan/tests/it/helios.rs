@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cardan::api::access::{AccessAuthenticate, Identity, LoginEvent};
+use cardan::api::access::{AccessAuthenticate, Identity, LoginAnswer, LoginEvent};
 use cardan::api::grants::{Access, KvLimits, KvScope};
 use cardan::api::sql::{
     Node, NodeRole, QueryAnswer, QueryEvent, ResultEvent, RouteAnswer, RouteEvent, SqlQuery, SqlResult,
@@ -12,11 +12,12 @@ use cardan::api::sql::{
 use cardan::api::{Attributes, BodyNeed, Flow, Hook, Phase, Verdict};
 use cardan::dialect::Spoken;
 use cardan::{
-    Abi, Circumstances, Dialect, Engine, EngineConfig, Error, Grants, Held, KvEntry, KvSpace, KvStore,
+    Abi, Circumstances, Dialect, Engine, EngineConfig, Error, Fault, Grants, Held, KvEntry, KvSpace, KvStore,
     Plugin, Question, Services,
 };
 use cardan_services::MemoryKv;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use crate::support::{GENEROUS, guests, within};
 
@@ -297,6 +298,10 @@ async fn pgvector_router() {
     assert_eq!(plugin.route(statement(search, &[])).await, Flow::Continue);
 }
 
+fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Each record has the hash of the one before, also beyond the 1,024 keys of the original.
 #[tokio::test]
 async fn audit_chain() {
@@ -314,20 +319,24 @@ async fn audit_chain() {
             (&said["client_ip"], &said["identity"], &said["timestamp"]),
             (&json!("10.1.2.3"), &json!("u1"), &json!(VISIT))
         );
-        assert_eq!(said["query_fingerprint"], json!(cardan::digest(b"SELECT 1")));
-        before = cardan::digest(&record);
+        assert_eq!(said["query_fingerprint"], json!(sha256_hex(b"SELECT 1")));
+        before = sha256_hex(&record);
     }
     assert_eq!(plugin.get("tail_hash").await.as_deref(), Some(before.as_bytes()));
 }
 
-/// The sample of the documents asks a server that nobody let it reach.
+/// The sample of the documents: without its header it denies, and it asks no server that nobody let it reach.
 #[tokio::test]
 async fn custom_auth() {
     let plugin = Helios::load("custom-auth");
-    let error =
-        plugin.ask::<AccessAuthenticate>(&LoginEvent::default(), &Attributes::new()).await.map(|it| it.flow);
-    // Without its header, `?` leaves it to the next one.
-    assert_eq!(error.unwrap(), Flow::Continue);
+    let mut login = LoginEvent::default();
+    let verdict = plugin.ask::<AccessAuthenticate>(&login, &Attributes::new()).await.unwrap();
+    let Flow::Stop(LoginAnswer::Deny(denial)) = verdict.flow else { panic!("let in") };
+    assert_eq!(denial.message, "the header X-Custom-Token is missing");
+    login.headers.0.push(("x-custom-token".to_owned(), "t".to_owned()));
+    let error = plugin.ask::<AccessAuthenticate>(&login, &Attributes::new()).await.unwrap_err();
+    assert_eq!(error.fault(), Fault::Denied);
+    assert!(error.to_string().contains("http_fetch is not granted"), "{error}");
 }
 
 /// Its own plugins ask for nothing and use the store: that is an operator's to grant.

@@ -178,7 +178,7 @@ pub(crate) fn recognise(bytes: &[u8]) -> Result<Found, Error> {
     }
     if found.interfaces.is_empty() {
         let exports = if found.exports.is_empty() { "nothing".to_owned() } else { found.exports.join(", ") };
-        return Err(Error::link(format!(
+        return Err(Error::format(format!(
             "the component is of no world that can be asked here: it exports {exports}, and none of the interfaces of \
              smg:gateway, smg:storage, vllm:router-middleware and cardan:plugin"
         )));

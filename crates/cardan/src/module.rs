@@ -11,7 +11,8 @@ use crate::Error;
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
 /// What is said where a component was given (the reference's words).
-pub(crate) const COMPONENT_GIVEN: &str = "expected a WebAssembly module but was given a WebAssembly component";
+pub(crate) const COMPONENT_GIVEN: &str =
+    "expected a WebAssembly module but was given a WebAssembly component";
 
 fn unable(path: &Path, why: &str) -> Error {
     Error::source(format!("Unable to load Wasm file {path:?}: {why}"))

@@ -62,8 +62,7 @@ impl Row {
     pub(super) const fn new(
         module: &'static str,
         name: &'static str,
-        params: &'static str,
-        result: &'static str,
+        (params, result): (&'static str, &'static str),
         needs: Option<Capability>,
         does: Does,
     ) -> Self {

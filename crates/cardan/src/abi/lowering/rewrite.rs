@@ -129,8 +129,8 @@ impl Sections {
         let entry = facts.types + Service::COUNT;
         self.types.ty().function([], [ValType::I32]);
         self.types.ty().function([], []);
-        let mut index = facts.imported + Service::COUNT + facts.defined;
-        for added in &lowering.added {
+        let first = facts.imported + Service::COUNT + facts.defined;
+        for (index, added) in (first..).zip(&lowering.added) {
             let is_entry = !added.locals.is_empty();
             self.functions.function(if is_entry { entry } else { entry + 1 });
             let mut function = Function::new_with_locals_types(added.locals.iter().copied());
@@ -140,7 +140,6 @@ impl Sections {
             function.instruction(&wasm_encoder::Instruction::End);
             self.codes.function(&function);
             self.exports.export(&added.export, ExportKind::Func, index);
-            index += 1;
         }
         for _ in 0..2 {
             let ty = GlobalType { val_type: ValType::I32, mutable: true, shared: false };

@@ -1,4 +1,9 @@
 //! The guests of the PDK, called as plugins' authors call theirs.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests are tests: a panic there is the failure message"
+)]
 
 mod samples;
 mod universal;

@@ -6,7 +6,7 @@ use cardan::api::{Flow, InstanceMode, Phase};
 use cardan::{Abi, Dialect, Error, Fault, Grants, Plugin};
 use serde_json::{Value, json};
 
-use crate::probe::{Bytes, Does, probe};
+use crate::probe::{Bytes, Does, LONG, Wrong, probe};
 use crate::support::{
     LARGE, UNICODE, Visit, counts, fails, granted, limits, plugin, prebuilt, refused, roomy,
 };
@@ -119,22 +119,18 @@ fn exports(row: Behaviour) -> Cell {
 /// Memory that is kept, and running out of it: alike in both interfaces.
 fn memory(interface: Bytes, row: Behaviour) -> Cell {
     let load = |mode, does| small(interface, mode, granted(), does);
-    let (fault, does, mut visit) = match row {
+    let (fault, wrong, mut visit) = match row {
         Behaviour::VisitState | Behaviour::CallState => {
-            return counts(
-                row,
-                |mode| load(mode, Does::Counts("#")),
-                |plugin, visit| run(plugin, visit).unwrap(),
-            );
+            let load = |mode| load(mode, Does::Counts("#"));
+            return counts(row, load, |plugin, visit| run(plugin, visit).unwrap());
         }
-        Behaviour::Trap => (Fault::Trap, Does::Traps, Visit::new()),
-        Behaviour::Deadline => (Fault::Deadline, Does::Loops, Visit::hurried()),
-        _ => (Fault::Memory, Does::Grows, Visit::new()),
+        Behaviour::Trap => (Fault::Trap, Wrong::Traps, Visit::new()),
+        Behaviour::Deadline => (Fault::Deadline, Wrong::Loops, Visit::hurried()),
+        _ => (Fault::Memory, Wrong::Grows, Visit::new()),
     };
-    let plugin = load(InstanceMode::Fresh, does);
-    refused(fault, run(&plugin, &mut visit));
-    // This guest does nothing else. That it can be asked again shows that the instance was replaced.
-    refused(fault, run(&plugin, &mut visit))
+    let plugin = load(InstanceMode::Fresh, Does::Fails(wrong, "1"));
+    let bad = ask(&plugin, &mut visit, "run", &json!({ "text": "x".repeat(LONG) }));
+    fails(fault, bad, || run(&plugin, &mut Visit::new()))
 }
 
 /// Whose memory it is.

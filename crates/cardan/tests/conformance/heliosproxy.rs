@@ -9,7 +9,7 @@ use cardan::dialect::Spoken;
 use cardan::{Abi, Dialect, Error, Fault, Grants, LogLevel, Plugin};
 use serde_json::{Value, json};
 
-use crate::probe::{Bytes, Does, probe};
+use crate::probe::{Bytes, Does, LONG, Wrong, probe};
 use crate::support::{
     LARGE, UNICODE, VISIT, Visit, counts, fails, granted, limits, plugin, prebuilt, refused, roomy, store,
     stored,
@@ -79,18 +79,16 @@ fn rewritten(plugin: &Plugin, visit: &mut Visit, sql: &str) -> String {
     event.sql
 }
 
-/// What goes wrong alike at every hook.
-fn wrong<H: Spoken>(entry: &str, row: Behaviour, event: &H::Event) -> Cell {
-    let (fault, does, mut visit) = match row {
-        Behaviour::Trap => (Fault::Trap, Does::Traps, Visit::new()),
-        Behaviour::Deadline => (Fault::Deadline, Does::Loops, Visit::hurried()),
-        _ => (Fault::Memory, Does::Grows, Visit::new()),
+/// What goes wrong alike at every hook: with a long event it does, with a short one it does not.
+fn wrong<H: Spoken>(entry: &str, row: Behaviour, event: impl Fn(&str) -> H::Event) -> Cell {
+    let (fault, wrong, mut visit) = match row {
+        Behaviour::Trap => (Fault::Trap, Wrong::Traps, Visit::new()),
+        Behaviour::Deadline => (Fault::Deadline, Wrong::Loops, Visit::hurried()),
+        _ => (Fault::Memory, Wrong::Grows, Visit::new()),
     };
-    let plugin = small(entry, InstanceMode::Fresh, does);
-    let mut ask = || ask::<H>(&plugin, &mut visit, event);
-    refused(fault, ask());
-    // These guests do nothing else. That they can be asked again shows that the instance was replaced.
-    refused(fault, ask())
+    let plugin = small(entry, InstanceMode::Fresh, Does::Fails(wrong, ""));
+    let bad = ask::<H>(&plugin, &mut visit, &event(&"x".repeat(LONG)));
+    fails(fault, bad, || ask::<H>(&plugin, &mut Visit::new(), &event("x")))
 }
 
 fn garbage<H: Spoken>(entry: &str, event: &H::Event) -> Cell {
@@ -148,9 +146,7 @@ fn query(row: Behaviour) -> Cell {
             let plugin = governor(Grants::default());
             refused(Fault::Denied, ask::<SqlQuery>(&plugin, &mut Visit::new(), &statement("SELECT 1")))
         }
-        Behaviour::Trap | Behaviour::Deadline | Behaviour::Memory => {
-            wrong::<SqlQuery>(ENTRY, row, &statement("SELECT 1"))
-        }
+        Behaviour::Trap | Behaviour::Deadline | Behaviour::Memory => wrong::<SqlQuery>(ENTRY, row, statement),
         Behaviour::Garbage => garbage::<SqlQuery>(ENTRY, &statement("SELECT 1")),
         Behaviour::Unicode => {
             let sql = rewritten(&mask(), &mut Visit::new(), &format!("SELECT ssn, '{UNICODE}' FROM people"));
@@ -243,7 +239,10 @@ fn result(row: Behaviour) -> Cell {
             let plugin = original("audit-chain", Grants::default());
             refused(Fault::Denied, ask::<SqlResult>(&plugin, &mut Visit::new(), &event()))
         }
-        Behaviour::Trap | Behaviour::Deadline | Behaviour::Memory => wrong::<SqlResult>(ENTRY, row, &event()),
+        Behaviour::Trap | Behaviour::Deadline | Behaviour::Memory => {
+            let event = |sql: &str| ResultEvent { query: statement(sql), ..ResultEvent::default() };
+            wrong::<SqlResult>(ENTRY, row, event)
+        }
         Behaviour::Unicode => {
             let (_, records) = audited(&[&format!("SELECT '{UNICODE}'"), "SELECT ''"]);
             assert_ne!(records[0]["query_fingerprint"], records[1]["query_fingerprint"]);
@@ -332,7 +331,7 @@ fn authenticate(row: Behaviour) -> Cell {
             fails(Fault::Denied, bad, || ask::<AccessAuthenticate>(&plugin, &mut Visit::new(), &client()))
         }
         Behaviour::Trap | Behaviour::Deadline | Behaviour::Memory => {
-            wrong::<AccessAuthenticate>(ENTRY, row, &client())
+            wrong::<AccessAuthenticate>(ENTRY, row, |name| login(name, &[]))
         }
         Behaviour::Garbage => garbage::<AccessAuthenticate>(ENTRY, &client()),
         Behaviour::Unicode => {

@@ -22,11 +22,32 @@ pub(crate) enum Does<'a> {
     Logs,
     /// Stores it, gets it back, and returns what it got.
     Keeps(&'a str),
+    /// Goes wrong where the input has more than [`LONG`] bytes, and returns the document otherwise.
+    Fails(Wrong, &'a str),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Wrong {
     Traps,
     Loops,
     /// Takes memory until there is none, and then traps.
     Grows,
 }
+
+impl Wrong {
+    fn work(self) -> &'static str {
+        match self {
+            Self::Traps => "unreachable",
+            Self::Loops => "(loop $on (br $on))",
+            Self::Grows => {
+                "(loop $on (br_if $on (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable"
+            }
+        }
+    }
+}
+
+/// Bytes of input beyond which a guest that fails does.
+pub(crate) const LONG: usize = 10_000;
 
 /// Where the document begins in memory, and where what comes back from the store is put.
 const DOCUMENT: usize = 4096;
@@ -36,9 +57,8 @@ const RETURNED: usize = 16384;
 pub(crate) fn probe(bytes: Bytes, entry: &str, does: Does<'_>) -> String {
     let document: Vec<u8> = match does {
         Does::Answers(document) => document.to_vec(),
-        Does::Counts(text) | Does::Keeps(text) => text.replace('#', "0").into_bytes(),
+        Does::Counts(text) | Does::Keeps(text) | Does::Fails(_, text) => text.replace('#', "0").into_bytes(),
         Does::Logs => b"call 0".to_vec(),
-        Does::Traps | Does::Loops | Does::Grows => Vec::new(),
     };
     let escaped: String = document.iter().map(|byte| format!("\\{byte:02x}")).collect();
     let counted = |text: &str| {
@@ -51,11 +71,11 @@ pub(crate) fn probe(bytes: Bytes, entry: &str, does: Does<'_>) -> String {
         Does::Logs => {
             format!("{} (call $log (i32.const 2) (i32.const {DOCUMENT}) (i32.const 6))", counted("call #"))
         }
-        Does::Traps => "unreachable".to_owned(),
-        Does::Loops => "(loop $on (br $on))".to_owned(),
-        Does::Grows => {
-            "(loop $on (br_if $on (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable"
-                .to_owned()
+        Does::Fails(wrong, _) => {
+            // Where the length of the input is among the parameters.
+            let length = if bytes == Bytes::Tools { 3 } else { 1 };
+            let work = wrong.work();
+            format!("(if (i32.gt_u (local.get {length}) (i32.const {LONG})) (then {work}))")
         }
     };
     let keeps = matches!(does, Does::Keeps(_));

@@ -67,22 +67,26 @@ impl Behaviour {
             Self::Continue => "goes on, and nothing is changed",
             Self::EditHead => "header fields are set and removed, and others stay",
             Self::EditBody => "the body, or the statement, is another one",
-            Self::Stop => "answers in the host's place, and refuses",
+            Self::Stop => "answers in the host's place, and refuses, as far as there are words for it",
             Self::VisitState => {
                 "an instance of the mode `visit` finds its memory again at the next question, and none of another visit"
             }
             Self::CallState => {
                 "instances of the mode `shared` keep their memory from call to call, those of the mode `fresh` do not"
             }
-            Self::Capability => "what was granted can be used, and what was stored is there in the next call",
+            Self::Capability => "what was granted can be used: what is stored can be read again",
             Self::Denied => "the same without a grant is the fault `denied`",
             Self::Trap => "the fault `trap`; the next question is answered",
             Self::Deadline => "the fault `deadline`; the next question is answered",
             Self::Memory => "the fault `memory`; the next question is answered",
             Self::Garbage => "what is no answer is the fault `protocol`",
             Self::Unicode => "text beyond ASCII and beyond the basic plane comes in and goes out",
-            Self::Empty => "an empty body, statement or text in, and an empty one out",
-            Self::Large => "ten million bytes in, and as many out where anything comes out",
+            Self::Empty => {
+                "an empty body, statement or text in, and an empty one out where anything comes out"
+            }
+            Self::Large => {
+                "ten million bytes in, and as many out where anything comes out; instances may have 256 MiB for it"
+            }
         }
     }
 }

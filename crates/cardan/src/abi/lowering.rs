@@ -46,8 +46,9 @@ pub(super) struct Facts<'a> {
 enum Allocator {
     /// `(bytes) -> pointer`.
     Bytes(u32),
-    /// AssemblyScript's `(bytes, class) -> pointer`.
-    Classed(u32),
+    /// AssemblyScript's `(bytes, class) -> pointer`. Beside it what keeps its collector away from a place, and what
+    /// ends that, where those are exported.
+    Classed(u32, Option<(u32, u32)>),
     /// The canonical ABI's `(old, old bytes, alignment, bytes) -> pointer`.
     Realloc(u32),
     /// None: pages are added.
@@ -250,11 +251,14 @@ impl<'a> Lowering<'a> {
             Allocator::Bytes(function) => {
                 body.extend([Instruction::LocalGet(LENGTH), Instruction::Call(function)]);
             }
-            Allocator::Classed(function) => body.extend([
-                Instruction::LocalGet(LENGTH),
-                Instruction::I32Const(0),
-                Instruction::Call(function),
-            ]),
+            Allocator::Classed(function, kept) => {
+                body.extend([
+                    Instruction::LocalGet(LENGTH),
+                    Instruction::I32Const(0),
+                    Instruction::Call(function),
+                ]);
+                body.extend(kept.map(|(pin, _)| Instruction::Call(pin)));
+            }
             Allocator::Realloc(function) => body.extend([
                 Instruction::I32Const(0),
                 Instruction::I32Const(0),
@@ -302,6 +306,9 @@ impl<'a> Lowering<'a> {
     }
 
     fn free(&self, body: &mut Vec<Instruction<'static>>) {
+        if let Allocator::Classed(_, Some((_, unpin))) = self.allocator {
+            body.extend([Instruction::LocalGet(INPUT), Instruction::Call(unpin)]);
+        }
         match self.deallocator {
             Some(Deallocator::Sized(function)) => body.extend([
                 Instruction::LocalGet(INPUT),
@@ -458,7 +465,13 @@ impl<'a> Facts<'a> {
             let Some((index, _)) = self.functions.get(name) else { continue };
             let index = self.moved(*index);
             match name {
-                "__new" if self.is(name, &i32s(2), &i32s(1)) => return Allocator::Classed(index),
+                "__new" if self.is(name, &i32s(2), &i32s(1)) => {
+                    let other = |name: &str, results: usize| {
+                        let there = self.is(name, &i32s(1), &i32s(results));
+                        there.then(|| self.moved(self.functions[name].0))
+                    };
+                    return Allocator::Classed(index, other("__pin", 1).zip(other("__unpin", 0)));
+                }
                 "cabi_realloc" if self.is(name, &i32s(4), &i32s(1)) => return Allocator::Realloc(index),
                 _ if self.is(name, &i32s(1), &i32s(1)) => return Allocator::Bytes(index),
                 _ => {}

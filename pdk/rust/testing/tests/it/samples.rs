@@ -19,7 +19,8 @@ fn transform_in_five_languages() {
         }
         let large = "xy".repeat(250_000);
         let answer = plugin.call("transform", json!({ "text": large, "mode": "reverse" })).unwrap();
-        assert_eq!(answer["result"].as_str().unwrap().len(), 500_000, "{language}");
+        let size = answer["result"].as_str().map(str::len);
+        assert_eq!(size, Some(500_000), "{language}: {answer}");
     }
 }
 

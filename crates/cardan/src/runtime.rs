@@ -1,5 +1,6 @@
-//! Futures on threads that have no executor.
+//! Futures on threads that have no executor, and how deep calls are in each other there.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::LazyLock;
@@ -40,7 +41,13 @@ where
     if !has_runtime {
         return BACKGROUND.block_on(future);
     }
-    std::thread::scope(|scope| match scope.spawn(|| BACKGROUND.block_on(future)).join() {
+    let depth = Nested::depth();
+    let wait = || {
+        // Calls inside of this one are as deep there as they would be here.
+        DEPTH.set(depth);
+        BACKGROUND.block_on(future)
+    };
+    std::thread::scope(|scope| match scope.spawn(wait).join() {
         Ok(output) => output,
         Err(panic) => std::panic::resume_unwind(panic),
     })
@@ -55,4 +62,28 @@ pub(crate) async fn ambient<F: Future>(future: F) -> F::Output {
 fn poll_ambient<F: Future>(future: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output> {
     let _entered = Handle::try_current().is_err().then(|| BACKGROUND.enter());
     future.poll(context)
+}
+
+/// Held while a guest is on this thread's stack.
+pub(crate) struct Nested;
+
+impl Nested {
+    pub(crate) fn enter() -> Self {
+        DEPTH.set(DEPTH.get() + 1);
+        Self
+    }
+
+    pub(crate) fn depth() -> u32 {
+        DEPTH.get()
+    }
+}
+
+impl Drop for Nested {
+    fn drop(&mut self) {
+        DEPTH.set(DEPTH.get() - 1);
+    }
+}
+
+thread_local! {
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
 }

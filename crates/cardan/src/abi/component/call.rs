@@ -13,10 +13,11 @@ use super::recognise::Interface;
 use super::state::State;
 use crate::Error;
 use crate::abi::extism::codec;
-use crate::abi::extism::wait::{Nested, Wait};
+use crate::abi::extism::wait::Wait;
 use crate::dialect::{Circumstances, Malformed};
 use crate::error::ErrorKind;
 use crate::limits::{Exceeded, Pace};
+use crate::runtime::Nested;
 
 /// Guests that may be inside of one another on one thread.
 const NESTED_MAX: u32 = 16;

@@ -13,9 +13,10 @@ use super::exports::{Export, Shape};
 use super::kernel::Kernel;
 use super::rewind::Rewindable;
 use super::state::{Heritage, LastResponse, State};
-use super::wait::{Nested, Wait};
+use super::wait::Wait;
 use crate::abi::capability;
 use crate::limits::{CancelHandle, Pace};
+use crate::runtime::Nested;
 
 /// Guests that may be inside of one another on one thread: an embedder's function may call a plugin,
 /// whose call may end in the same function, and every level takes some of the thread's stack.

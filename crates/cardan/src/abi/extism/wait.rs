@@ -1,6 +1,5 @@
-//! Being inside of a guest: how it is waited for, and how deep calls are in each other.
+//! How a guest is waited for.
 
-use std::cell::Cell;
 use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
@@ -9,6 +8,7 @@ use wasmtime::Store;
 
 use super::state::State;
 use crate::limits::{CancelHandle, Clock};
+use crate::runtime::Nested;
 
 /// How much longer than its deadline a waiting call may take: the clock's own resolution, twice.
 const DEADLINE_SLACK: Duration = Duration::from_millis(2);
@@ -55,28 +55,4 @@ impl Wait {
             () = cancelled.requested() => Err(wasmtime::Error::from(wasmtime::Trap::Interrupt).into()),
         }
     }
-}
-
-/// Held while a guest is on this thread's stack.
-pub(crate) struct Nested;
-
-impl Nested {
-    pub(crate) fn enter() -> Self {
-        DEPTH.set(DEPTH.get() + 1);
-        Self
-    }
-
-    pub(crate) fn depth() -> u32 {
-        DEPTH.get()
-    }
-}
-
-impl Drop for Nested {
-    fn drop(&mut self) {
-        DEPTH.set(DEPTH.get() - 1);
-    }
-}
-
-thread_local! {
-    static DEPTH: Cell<u32> = const { Cell::new(0) };
 }

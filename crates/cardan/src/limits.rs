@@ -441,6 +441,8 @@ impl Clock {
 
     /// The call is over.
     pub(crate) fn end(&mut self) {
+        // It may have ended while the host worked for it.
+        self.step_inside();
         self.haste.note(self.computed_ms());
     }
 
@@ -475,6 +477,10 @@ impl Clock {
 
     pub(crate) fn cancel_handle(&self) -> CancelHandle {
         self.cancelled.clone()
+    }
+
+    pub(crate) fn part(&self) -> &Part {
+        &self.part
     }
 
     pub(crate) fn ticker(&self) -> &Arc<Ticker> {

@@ -57,6 +57,8 @@ enum Standing {
     #[default]
     Apart,
     Waiting(Option<Waker>),
+    /// Has a turn, and has not gone on yet.
+    Granted,
     Computing,
 }
 
@@ -123,7 +125,11 @@ impl Seat {
     /// Changes where it stands. Whoever waited for that is to be [woken](Standing::wake) once no lock is held.
     #[must_use]
     fn becomes(&self, standing: Standing) -> Standing {
-        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), standing)
+        std::mem::replace(&mut *self.standing(), standing)
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -149,15 +155,23 @@ impl Part {
                     }
                 }
             }
-            Standing::Computing => {
+            Standing::Granted | Standing::Computing => {
                 let Some(next) = lines.pop() else {
                     lines.free += 1;
                     return;
                 };
-                let waited = next.seat.becomes(Standing::Computing);
+                let waited = next.seat.becomes(Standing::Granted);
                 drop(lines);
                 waited.wake();
             }
+        }
+    }
+
+    /// The guest is suspended. Whatever it waits for, it does not compute meanwhile: its turn is over, unless it is a turn that it waits for.
+    pub(crate) fn suspended(&self) {
+        let computing = matches!(*self.seat.standing(), Standing::Computing);
+        if computing {
+            self.leave();
         }
     }
 
@@ -169,7 +183,7 @@ impl Part {
         let _apart = if let Some(free) = lines.free.checked_sub(1) {
             lines.free = free;
             lines.last = self.line;
-            self.seat.becomes(Standing::Computing)
+            self.seat.becomes(Standing::Granted)
         } else {
             let waiting = Waiting { seat: self.seat.clone(), due_ms, cancelled };
             lines.waiting.entry(self.line).or_default().push_back(waiting);
@@ -195,7 +209,10 @@ impl Future for Another {
             return Poll::Pending;
         }
         let waker = context.waker().clone();
-        let mut standing = self.seat.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut standing = self.seat.standing();
+        if matches!(*standing, Standing::Granted) {
+            *standing = Standing::Computing;
+        }
         let Standing::Waiting(waiting) = &mut *standing else { return Poll::Ready(()) };
         let before = waiting.replace(waker);
         drop(standing);

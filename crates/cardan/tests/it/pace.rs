@@ -473,3 +473,30 @@ fn plugins_inside_of_each_other_share_one_turn() {
         load(&asks, vec![function]).call("both", "").unwrap();
     }
 }
+
+/// A guest that sleeps does not compute: whatever it did before, its turn is somebody else's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sleeping_is_no_turn() {
+    let sleeps = std::fs::read_to_string(guests().join("hostile/sleep_long.wat")).unwrap();
+    let rounds = COMPUTES.split("(func (export").next().unwrap();
+    let sleeps = sleeps.replacen("(memory", &format!("{rounds} (memory"), 1).replacen(
+        "(call $poll_oneoff",
+        "(call $rounds (i32.const 20)) (call $poll_oneoff",
+        1,
+    );
+    let engine = one_long_call();
+    let limits = || within(Duration::from_secs(3_600));
+    let sleeper = engine.plugin(sleeps.as_bytes()).limits(limits()).load().unwrap();
+    let computes = engine.plugin(guest(COMPUTES).as_bytes()).limits(limits()).load().unwrap();
+    let asleep: Vec<_> = (0..4)
+        .map(|_| {
+            let plugin = sleeper.clone();
+            tokio::spawn(async move { plugin.call_async("run", b"").await })
+        })
+        .collect();
+    for _ in 0..5 {
+        tokio::time::timeout(GENEROUS, computes.call_async("long", b"")).await.unwrap().unwrap();
+    }
+    assert!(asleep.iter().all(|call| !call.is_finished()));
+    asleep.iter().for_each(tokio::task::JoinHandle::abort);
+}

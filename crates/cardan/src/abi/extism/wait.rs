@@ -7,6 +7,7 @@ use std::time::Duration;
 use wasmtime::Store;
 
 use super::state::State;
+use crate::engine::turns::Part;
 use crate::limits::{CancelHandle, Clock};
 use crate::runtime::Nested;
 
@@ -17,17 +18,19 @@ const DEADLINE_SLACK: Duration = Duration::from_millis(2);
 pub(crate) struct Wait {
     /// Only for a guest that may itself wait, where no epoch interrupts it.
     interruption: Option<(Option<Duration>, CancelHandle)>,
+    part: Part,
 }
 
 impl Wait {
     pub(super) fn of(store: &Store<State>) -> Self {
         let State { shared, clock, .. } = store.data();
-        Self { interruption: shared.may_wait.then(|| (clock.left(), clock.cancel_handle())) }
+        let interruption = shared.may_wait.then(|| (clock.left(), clock.cancel_handle()));
+        Self { interruption, part: clock.part().clone() }
     }
 
     /// For a guest that may wait itself, for so long.
     pub(crate) fn interrupted(clock: &Clock) -> Self {
-        Self { interruption: Some((clock.left(), clock.cancel_handle())) }
+        Self { interruption: Some((clock.left(), clock.cancel_handle())), part: clock.part().clone() }
     }
 
     /// Waits for `future`, at most until the deadline or until the call is cancelled.
@@ -36,9 +39,14 @@ impl Wait {
         future: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
         let mut future = pin!(future);
+        let part = self.part;
         let guest = std::future::poll_fn(move |context| {
             let _nested = Nested::enter();
-            future.as_mut().poll(context)
+            let polled = future.as_mut().poll(context);
+            if polled.is_pending() {
+                part.suspended();
+            }
+            polled
         });
         let Some((left, cancelled)) = self.interruption else { return guest.await };
         let deadline = async {

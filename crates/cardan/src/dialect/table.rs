@@ -48,13 +48,7 @@ pub trait Spoken: Hook + Ask {
     ///
     /// When it is not what the dialect requires.
     fn decode(dialect: Dialect, event: &Self::Event, document: &[u8]) -> Result<Verdict<Self>, Malformed> {
-        let row = row::<Self>(dialect).ok_or_else(|| unspoken::<Self>(dialect))?;
-        match row.decode_code {
-            Some(decode_code) if dialect == Dialect::HeliosProxy && is_decision(document) => {
-                Ok(decode_code(None))
-            }
-            _ => (row.decode)(event, document),
-        }
+        (row::<Self>(dialect).ok_or_else(|| unspoken::<Self>(dialect))?.decode)(event, document)
     }
 
     /// The verdict a plugin means that answers with a number other than 0 and perhaps with some words, in
@@ -152,11 +146,6 @@ impl Entries {
     fn names_any<'a>(self, exports: impl Iterator<Item = &'a str>) -> bool {
         Self { fits: None, ..self }.answered_by(exports)
     }
-}
-
-/// A number other than 0, from exports that decide with an `i32` (HeliosProxy's).
-fn is_decision(document: &[u8]) -> bool {
-    serde_json::from_slice::<i32>(document).is_ok_and(|number| number != 0)
 }
 
 fn row<H: Spoken>(dialect: Dialect) -> Option<&'static Row<H>> {

@@ -15,6 +15,7 @@ use super::rewind::Rewindable;
 use super::state::{Heritage, LastResponse, State};
 use super::wait::Wait;
 use crate::abi::capability;
+use crate::abi::lowering::host::Stage;
 use crate::limits::{CancelHandle, Pace};
 use crate::runtime::Nested;
 
@@ -51,7 +52,9 @@ impl Guest {
     /// it is the caller who decides whether the instance is used again.
     pub(crate) async fn call(&mut self, call: Call<'_>) -> Report {
         if !self.store.data().shared.is_dispatched(call.export) {
-            return self.enter(call).await;
+            let report = self.enter(call).await;
+            let decided = report.fault.is_none() && report.code == 0;
+            return if decided { Report { code: self.store.data().stage.code, ..report } } else { report };
         }
         let input = capability::framed(call.export, call.input);
         let report = self.enter(Call { export: capability::CALL, input: &input, ..call }).await;
@@ -94,7 +97,7 @@ impl Guest {
         }
         let lowered = self.store.data().shared.lowered;
         let state = self.store.data_mut();
-        state.answer = None;
+        (state.answer, state.stage) = (None, Stage::default());
         state.input = if lowered { call.input.to_vec() } else { Vec::new() };
         let input = if lowered { &[] } else { call.input };
         match self.kernel.begin(&mut self.store, input) {

@@ -103,7 +103,7 @@ pub(crate) struct Stage {
     arguments: (u32, u32),
     out: (u32, u32),
     out_length: u32,
-    /// What the tool returned.
+    /// What the tool returned, or the export that decides.
     pub(in crate::abi) code: i32,
 }
 
@@ -130,7 +130,8 @@ pub(in crate::abi) fn define(linker: &mut Linker<State>) -> wasmtime::Result<()>
         MODULE,
         Service::AnswerDecision.name(),
         |mut caller: Caller<'_, State>, decision: i32| {
-            // A JSON number, for the dialect; nothing where the guest has nothing against it.
+            caller.data_mut().stage.code = decision;
+            // A JSON number, for whoever reads bytes; nothing where the guest has nothing against it.
             let text = if decision == 0 { Vec::new() } else { decision.to_string().into_bytes() };
             answer(&mut caller, text);
         },

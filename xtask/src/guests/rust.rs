@@ -111,6 +111,7 @@ const BUILDS: [Build; 12] = [
             ("smg-misbehaving", "smg-misbehaving"),
             ("smg-on-request", "smg-on-request"),
             ("smg-passthrough", "smg-passthrough"),
+            ("smg-sign", "smg-sign"),
             ("smg-rate-limit", "smg-rate-limit"),
             ("smg-storage", "smg-storage"),
             ("smg-storage-passthrough", "smg-storage-passthrough"),

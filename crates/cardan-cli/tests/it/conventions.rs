@@ -1,10 +1,10 @@
-//! Plugins of every calling convention in one gateway: one source, asked side by side.
+//! Plugins of every calling convention in one gateway: one source, and plugins of three systems, asked side by side.
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::admin::Operated;
-use crate::client::{block_on, conversation, http};
+use crate::client::{Answer, block_on, conversation, http};
 use crate::process::guest;
 
 const CONVENTIONS: [&str; 3] = ["packed", "capability", "extism"];
@@ -136,4 +136,129 @@ fn faults() {
         let (status, _, body) = ask(&gateway, "refuse", &format!("/{abi}/refuse"), None);
         assert_eq!(status, 451, "it answers again: {body}");
     }
+}
+
+/// A plugin made for LLMProxy, one for SMG, and a component of Cardan's world, in the order of their priorities.
+/// Each writes its name in front of `~`.
+const SYSTEMS: [(&str, &str); 3] =
+    [("llmproxy", "llmproxy-zoo.wasm"), ("smg", "smg-sign.wasm"), ("cardan", "universal-component.wasm")];
+
+/// All three on one route, in another order in the file, with these policies at both hooks.
+fn systems(order: [usize; 3], policy: &str) -> Operated {
+    let plugins = order.map(|at| {
+        let (name, module) = SYSTEMS[at];
+        // LLMProxy's rings say themselves when they come; other bindings do not.
+        let hooks = if name == "llmproxy" {
+            vec!["http.request"]
+        } else {
+            vec!["http.request", "http.response"]
+        };
+        let bindings: Vec<Value> = hooks
+            .iter()
+            .map(|hook| json!({ "hook": hook, "priority": 10 * (at + 1), "body": "whole", "on_fault": policy }))
+            .collect();
+        let config = if name == "llmproxy" {
+            json!({ "behave": "sign", "text": name })
+        } else {
+            json!({ "name": name })
+        };
+        json!({
+            "name": name, "source": guest(module), "bindings": bindings, "health": { "faults": 0 },
+            "config": config,
+        })
+    });
+    Operated::with(&json!({ "plugins": plugins }))
+}
+
+/// What is said back, or the refusal's status.
+fn say(gateway: &Operated, text: &str, stream: bool) -> (u16, String) {
+    let body = Some(conversation(text, stream));
+    let (status, _, body) = ask(gateway, "sign", "/v1/chat/completions", body);
+    let answer = Answer { status, body };
+    let said = if status == 200 { answer.text() } else { answer.body };
+    (status, said)
+}
+
+/// What each of them decided at a hook.
+fn at(gateway: &Operated, hook: &str) -> Vec<(String, String)> {
+    let decisions = decisions(gateway).into_iter();
+    decisions.filter(|(at, ..)| at == hook).map(|(_, plugin, outcome)| (plugin, outcome)).collect()
+}
+
+fn outcomes(rows: &[(&str, &str)]) -> Vec<(String, String)> {
+    rows.iter().map(|(plugin, outcome)| ((*plugin).to_owned(), (*outcome).to_owned())).collect()
+}
+
+#[test]
+fn three_systems_on_one_route() {
+    for order in [[0, 1, 2], [2, 0, 1]] {
+        let gateway = systems(order, "refuse");
+        for stream in [false, true] {
+            let (status, said) = say(&gateway, "Hello ~", stream);
+            // At the request all three, at the response the two that are bound there.
+            let expected = "You said: Hello llmproxy smg cardan smg cardan ~";
+            assert_eq!((status, said.as_str()), (200, expected), "streamed: {stream}");
+            let all = [("llmproxy", "continued"), ("smg", "continued"), ("cardan", "continued")];
+            assert_eq!(at(&gateway, "http.request"), outcomes(&all), "streamed: {stream}");
+            assert_eq!(at(&gateway, "http.response"), outcomes(&all[1..]), "streamed: {stream}");
+        }
+    }
+}
+
+#[test]
+fn a_fault_in_each_of_three_systems() {
+    let (refuse, skip) = (systems([1, 2, 0], "refuse"), systems([1, 2, 0], "skip"));
+    for (failing, (name, _)) in SYSTEMS.iter().enumerate() {
+        for stream in [false, true] {
+            let text = format!("Hello ~ {name}!");
+            let (status, said) = say(&refuse, &text, stream);
+            assert_eq!(status, 503, "{name}, streamed {stream}: {said}");
+            let refusal: Value = serde_json::from_str(&said).unwrap();
+            assert_eq!(refusal["error"]["code"], "trap", "{name}, streamed {stream}: {said}");
+            let before = SYSTEMS[..failing].iter().map(|(name, _)| (*name, "continued"));
+            let asked: Vec<_> = before.chain([(*name, "refused")]).collect();
+            assert_eq!(at(&refuse, "http.request"), outcomes(&asked), "{name}, streamed {stream}");
+            // Without the one that fails, here and on the way back.
+            let (status, said) = say(&skip, &text, stream);
+            let others: Vec<&str> =
+                ["llmproxy", "smg", "cardan", "smg", "cardan"].into_iter().filter(|it| it != name).collect();
+            let expected = format!("You said: Hello {} ~ {name}!", others.join(" "));
+            assert_eq!((status, said), (200, expected), "{name}, streamed {stream}");
+            let outcome = |other: &str| if other == *name { "skipped" } else { "continued" };
+            let all = SYSTEMS.map(|(name, _)| (name, outcome(name)));
+            assert_eq!(at(&skip, "http.request"), outcomes(&all), "{name}, streamed {stream}");
+            assert_eq!(at(&skip, "http.response"), outcomes(&all[1..]), "{name}, streamed {stream}");
+        }
+    }
+}
+
+/// SMG's own guest, deployed by SMG's own call: the gateway's clients need the key from then on.
+#[test]
+fn a_component_is_deployed() {
+    let gateway = Operated::with(&json!({}));
+    let keyed = |key: Option<&str>| {
+        block_on(async {
+            let mut request = http().get(format!("http://{}/v1/models", gateway.server.address));
+            if let Some(key) = key {
+                request = request.header("x-api-key", key);
+            }
+            request.send().await.unwrap().status().as_u16()
+        })
+    };
+    assert_eq!(keyed(None), 200);
+    let module = json!({
+        "name": "auth", "file_path": guest("smg-auth.wasm"), "module_type": "Middleware",
+        "attach_points": [{ "Middleware": "OnRequest" }],
+    });
+    let deployed: Value = block_on(async {
+        let request = http().post(format!("http://{}/wasm", gateway.admin));
+        request.json(&json!({ "modules": [module] })).send().await.unwrap().json().await.unwrap()
+    });
+    let id = deployed["modules"][0]["add_result"]["Success"].as_str();
+    let id = id.unwrap_or_else(|| panic!("{deployed:#}"));
+    assert_eq!([keyed(None), keyed(Some("another")), keyed(Some("secret-api-key-12345"))], [401, 401, 200]);
+    let removed = block_on(async {
+        http().delete(format!("http://{}/wasm/{id}", gateway.admin)).send().await.unwrap().status().as_u16()
+    });
+    assert_eq!((removed, keyed(None)), (200, 200));
 }

@@ -15,9 +15,10 @@ use crate::args::Args;
 use crate::contest::Timing;
 use crate::row::{Figure, Row, Target};
 
-/// Calls at once of the plugin that does not stop.
+/// Calls at once of the plugin that does not stop: as many as leave a processor to others, and more than there are threads.
+const FEW: usize = 1;
 const GREEDY: usize = 4;
-/// Calls at once of one that only computes: more of them than there are threads.
+/// Those of one that only computes.
 const SPINNING: usize = 8;
 /// What one of its calls may take.
 const DEADLINE: Duration = Duration::from_millis(100);
@@ -105,12 +106,14 @@ pub(crate) fn rows(args: &Args) -> Result<Vec<Row>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let mut rows = Vec::new();
     for greed in &GREEDS {
-        rows.push(row(args, &runtime, greed)?);
+        for at_once in [FEW, greed.at_once] {
+            rows.push(row(args, &runtime, greed, at_once)?);
+        }
     }
     Ok(rows)
 }
 
-fn row(args: &Args, runtime: &Runtime, greed: &Greed) -> Result<Row> {
+fn row(args: &Args, runtime: &Runtime, greed: &Greed, at_once: usize) -> Result<Row> {
     let scratch = tempfile::tempdir()?;
     let engine = engine(scratch.path())?;
     let grants = Grants {
@@ -128,7 +131,7 @@ fn row(args: &Args, runtime: &Runtime, greed: &Greed) -> Result<Row> {
     for _ in 0..args.rounds {
         alone.extend(runtime.block_on(calls(&neighbour, args.turn() * 4))?);
         let stop = Arc::new(AtomicBool::new(false));
-        let greedy = (0..greed.at_once).map(|_| runtime.spawn(use_up(greedy.clone(), stop.clone(), greed.faults)));
+        let greedy = (0..at_once).map(|_| runtime.spawn(use_up(greedy.clone(), stop.clone(), greed.faults)));
         let greedy: Vec<_> = greedy.collect();
         // Past the beginning, when the caps are met.
         std::thread::sleep(DEADLINE * 3);
@@ -139,7 +142,7 @@ fn row(args: &Args, runtime: &Runtime, greed: &Greed) -> Result<Row> {
         }
     }
     Ok(Row {
-        name: format!("p99 of a neighbour's kv_get while a plugin {}, {} calls at once", greed.what, greed.at_once),
+        name: format!("p99 of a neighbour's kv_get while a plugin {}, calls at once: {at_once}", greed.what),
         peer: "Cardan, the neighbour alone".to_owned(),
         ours: Figure::Tail(timing(beside)),
         theirs: Figure::Tail(timing(alone)),

@@ -89,17 +89,18 @@ impl Abi {
         exports.iter().cloned().chain(own).collect()
     }
 
-    /// The guest as guests of Extism are called; `None` for one that already is.
-    pub(crate) fn lower(
-        self,
-        module: &[u8],
-        forms: &BTreeMap<String, ResultForm>,
-    ) -> Result<Option<Vec<u8>>, Error> {
+    /// How guests become ones that are called as guests of Extism are; `None` for those that already are.
+    pub(crate) fn lowering(self, forms: &BTreeMap<String, ResultForm>) -> Option<String> {
+        (self != Self::Extism).then(|| format!("lowered {} {self:?} {forms:?}", lowering::VERSION))
+    }
+
+    /// Makes a guest one of those.
+    pub(crate) fn lower(self, module: &[u8], forms: &BTreeMap<String, ResultForm>) -> Result<Vec<u8>, Error> {
         match self {
-            Self::Extism => Ok(None),
+            Self::Extism => Ok(module.to_owned()),
             Self::Component => Err(Error::format(component::MODULE_GIVEN)),
-            Self::Packed => packed::lower(module).map(Some),
-            Self::Capability => capability::lower(module, forms).map(Some),
+            Self::Packed => packed::lower(module),
+            Self::Capability => capability::lower(module, forms),
         }
     }
 

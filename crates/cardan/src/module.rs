@@ -97,6 +97,11 @@ pub(crate) fn digest(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
+/// The digest of what a recipe makes of the module with the digest `wasm`: that of how it was made.
+pub(crate) fn derived(wasm: &str, recipe: &str) -> String {
+    digest(format!("{wasm} {recipe}").as_bytes())
+}
+
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         use std::fmt::Write as _;

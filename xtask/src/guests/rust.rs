@@ -86,7 +86,7 @@ const BUILDS: [Build; 12] = [
         ..Build::PDK
     },
     Build { guests: &[("llm-guardrail", "helios-llm-guardrail")], ..Build::RELEASE },
-    Build { guests: &[("transform-rust", "transform-rust")], ..Build::PDK },
+    Build { profile: "fast", guests: &[("transform-rust", "transform-rust")], ..Build::PDK },
     Build {
         examples_of: Some("helios-plugins"),
         guests: &[

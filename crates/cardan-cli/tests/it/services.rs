@@ -199,6 +199,7 @@ const MEASURING: &str = r#"(module
 #[test]
 fn metrics_go_with_their_plugin() {
     let house = Operated::with(&json!({ "state": { "dir": "state" }, "plugins": [] }));
+    house.server.wait_for(0, "plugins generation=");
     fs::write(house.path("measuring.wat"), MEASURING).unwrap();
     let plugin =
         |name: &str| json!({ "name": name, "source": "measuring.wat", "grants": { "metrics": "on" } });

@@ -19,6 +19,9 @@ use wasmparser::{CompositeInnerType, ExternalKind, FuncType, Operator, Parser, P
 use self::host::Service;
 use crate::Error;
 
+/// Bump when the output changes for the same input: what was made of a module is kept on disk.
+pub(super) const VERSION: u32 = 1;
+
 /// Names under which guests offer memory, in the order in which they are looked for.
 const ALLOCATORS: [&str; 4] = ["alloc", "malloc", "__new", "cabi_realloc"];
 /// Names under which they take it back.
@@ -493,3 +496,6 @@ impl<'a> Facts<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

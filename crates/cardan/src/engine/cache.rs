@@ -17,7 +17,7 @@ use wasmtime::Module;
 use wasmtime::component::Component;
 
 use crate::Error;
-use crate::module::hex;
+use crate::module::{derived, hex};
 
 /// What can be kept as compiled code.
 pub(crate) trait Compiled: Sized {
@@ -113,6 +113,29 @@ impl CompileCache {
         }
     }
 
+    /// The module with the digest `wasm` after `recipe`, which is still a module, rewritten now if need be.
+    pub(crate) fn get_or_rewrite(
+        &self,
+        wasm: &str,
+        recipe: &str,
+        rewrite: impl FnOnce() -> Result<Vec<u8>, Error>,
+    ) -> Result<Vec<u8>, Error> {
+        let path = self.dir.join(format!("{}.wasm", derived(wasm, recipe)));
+        let kept = self.open_own(&path).and_then(|mut file| {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).ok()?;
+            Some(bytes)
+        });
+        if let Some(bytes) = kept {
+            return Ok(bytes);
+        }
+        let bytes = rewrite()?;
+        if let Err(error) = self.write(&path, &bytes) {
+            tracing::warn!(path = %path.display(), %error, "a rewritten module was not cached");
+        }
+        Ok(bytes)
+    }
+
     fn path(&self, engine: &wasmtime::Engine, wasm: &str, recipe: &str) -> PathBuf {
         struct Feed(Sha256);
         impl Hasher for Feed {
@@ -131,13 +154,19 @@ impl CompileCache {
         self.dir.join(format!("{}.cwasm", hex(&feed.0.finalize())))
     }
 
-    fn read<C: Compiled>(&self, engine: &wasmtime::Engine, path: &Path) -> Option<C> {
+    /// A file that nobody else can have written.
+    fn open_own(&self, path: &Path) -> Option<File> {
         let file = OpenOptions::new().read(true).custom_flags(NO_FOLLOW).open(path).ok()?;
         let meta = file.metadata().ok()?;
         if meta.uid() != self.owner || meta.mode() & 0o022 != 0 || !meta.is_file() {
             tracing::warn!(path = %path.display(), "compiled code that others may have written is not used");
             return None;
         }
+        Some(file)
+    }
+
+    fn read<C: Compiled>(&self, engine: &wasmtime::Engine, path: &Path) -> Option<C> {
+        let file = self.open_own(path)?;
         // SAFETY: the file lies in a directory, and is itself, writable by this user only, and its name
         // is a digest of what it was compiled from and by; it was written whole, synced and renamed, so
         // it is what serializing the same, for a compatible engine, produced.

@@ -408,10 +408,14 @@ impl PluginBuilder {
         if abi != Abi::Extism && modules.len() > 1 {
             return Err(Error::format(format!("a plugin of the convention {abi} is one module")));
         }
+        let Some(recipe) = abi.lowering(&self.result_forms) else { return Ok(modules) };
         for module in &mut modules {
-            if let Some(lowered) = abi.lower(&module.bytes, &self.result_forms)? {
-                *module = NamedModule::new(MAIN.to_owned(), lowered);
-            }
+            let lower = || abi.lower(&module.bytes, &self.result_forms);
+            let lowered = match self.engine.cache() {
+                Some(cache) => cache.get_or_rewrite(module.digest(), &recipe, lower)?,
+                None => lower()?,
+            };
+            *module = NamedModule::derived(module, &recipe, lowered);
         }
         Ok(modules)
     }

@@ -16,6 +16,8 @@ pub(in crate::abi) struct Exports {
 #[derive(Clone, Copy)]
 pub(super) struct Export {
     pub(super) id: ModuleExport,
+    /// Its place among the module's exports.
+    pub(super) index: usize,
     pub(super) shape: Shape,
 }
 
@@ -89,11 +91,12 @@ pub(super) enum Initialiser {
 
 fn functions(main: &Module) -> HashMap<String, Export> {
     main.exports()
-        .filter(|export| !export.name().starts_with(fuse::RESERVED))
-        .filter_map(|export| {
+        .enumerate()
+        .filter(|(_, export)| !export.name().starts_with(fuse::RESERVED))
+        .filter_map(|(index, export)| {
             let ExternType::Func(ty) = export.ty() else { return None };
             let id = main.get_export_index(export.name())?;
-            Some((export.name().to_owned(), Export { id, shape: Shape::of(&ty) }))
+            Some((export.name().to_owned(), Export { id, index, shape: Shape::of(&ty) }))
         })
         .collect()
 }

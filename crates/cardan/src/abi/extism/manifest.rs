@@ -87,6 +87,12 @@ impl NamedModule {
         Self { name, bytes, found: OnceLock::new(), digest: OnceLock::new() }
     }
 
+    /// What a recipe makes of a module. It is known by how it was made: to read all of it once more would say nothing new.
+    pub(crate) fn derived(from: &Self, recipe: &str, bytes: Vec<u8>) -> Self {
+        let digest = module::derived(from.digest(), recipe);
+        Self { name: MAIN.to_owned(), bytes, found: OnceLock::new(), digest: digest.into() }
+    }
+
     /// What its imports and exports say. Read once: large modules are megabytes.
     pub(crate) fn inspect(&self) -> Result<&Inspection, Error> {
         if let Some(found) = self.found.get() {

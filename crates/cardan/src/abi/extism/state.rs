@@ -97,6 +97,8 @@ pub(crate) struct State {
     pub(in crate::abi) stage: Stage,
     /// What is left of the memory that a guest is given when it asks its host for some.
     pub(in crate::abi) heap: Option<(u32, u32)>,
+    /// The memory of a lowered guest, once it was looked up.
+    pub(in crate::abi) memory: Option<wasmtime::Memory>,
     pub(in crate::abi) shared: Arc<Shared>,
     pub(super) kernel: Option<Kernel>,
     pub(in crate::abi) config: Arc<BTreeMap<String, String>>,

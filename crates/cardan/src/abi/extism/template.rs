@@ -139,7 +139,7 @@ impl Template {
         let mut store = self.store(&running, heritage)?;
         let (main, kernel) = self.start(&mut store).await.map_err(|failure| start_error(&failure))?;
         store.data_mut().meter.started();
-        let mut guest = Guest { store, main, kernel, calls: 0, spent: false, rewindable: None };
+        let mut guest = Guest { store, main, kernel, calls: 0, spent: false, rewindable: None, last: None };
         let initialised = self.initialise(&mut guest).await;
         initialised.map_err(|error| start_error(&StartFailure::Run(error)))?;
         if let Some(load) = &self.shared.load {
@@ -210,6 +210,7 @@ impl Template {
             answer: None,
             stage: Stage::default(),
             heap: None,
+            memory: None,
             config,
             shared,
             kernel: None,

@@ -194,8 +194,14 @@ pub(in crate::abi) fn define(linker: &mut Linker<State>) -> wasmtime::Result<()>
 
 /// The guest's memory.
 pub(in crate::abi) fn memory(caller: &mut Caller<'_, State>) -> Result<Memory, Refusal> {
+    if let Some(memory) = caller.data().memory {
+        return Ok(memory);
+    }
     match caller.get_export("memory") {
-        Some(Extern::Memory(memory)) => Ok(memory),
+        Some(Extern::Memory(memory)) => {
+            caller.data_mut().memory = Some(memory);
+            Ok(memory)
+        }
         _ => Err(Refusal::protocol("it exports no memory of the name \"memory\"")),
     }
 }

@@ -166,6 +166,11 @@ const METHOD: &str = "
 - **Two threads.** The figure is how much more two threads do than one; the ratio is that to native code
   doing the same edit. Where `sched_autogroup` is on, run it in a raised scheduler group, or other people's
   processes decide the result.
+- **Neighbours.** One plugin reads a key again and again, a millisecond between two calls, on a runtime of two threads,
+  where another one uses up what it can, in so many calls at once, each to its deadline of 100 ms. What counts is p99 beside it and
+  alone. With four calls at once the processors are saturated, and what is left are the operating system's own turns.
+- **Conventions.** SMG's middleware runs beside the crate `smg-wasm`, which makes an instance for each request. What
+  CortexPrism's documents promise are bare figures, for machines that they do not name.
 - **Load.** *Compiling* starts with an empty cache directory. Each side uses its own cache on disk.
 - **Memory** is the growth of `RssAnon` over 50 different plugins, each called once, in a process for each
   side, with filled compile caches.

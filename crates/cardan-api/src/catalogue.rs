@@ -48,6 +48,11 @@ impl NamedHook {
         HOOKS.iter().find(|hook| hook.name == name)
     }
 
+    /// Whether plugins there let things pass or not: one that says nothing has not done so.
+    pub fn judges(&self) -> bool {
+        self.is_bindable() && self.on_fault == FaultPolicy::Refuse
+    }
+
     /// Whether configuration can bind a plugin here.
     pub fn is_bindable(&self) -> bool {
         !self.phases.is_empty()

@@ -89,6 +89,11 @@ impl Abi {
         exports.iter().cloned().chain(own).collect()
     }
 
+    /// Whether an export of this type can say what it thinks.
+    pub(crate) fn is_heard(self, ty: &str) -> bool {
+        self != Self::Packed || packed::ANSWERING.contains(&ty)
+    }
+
     /// How guests become ones that are called as guests of Extism are; `None` for those that already are.
     pub(crate) fn lowering(self, forms: &BTreeMap<String, ResultForm>) -> Option<String> {
         (self != Self::Extism).then(|| format!("lowered {} {self:?} {forms:?}", lowering::VERSION))

@@ -92,6 +92,11 @@ fn is_text(bytes: &[u8]) -> bool {
     rest.starts_with(b"module") || rest.starts_with(b"component")
 }
 
+/// Whether a module is one by all rules that there are; which of them hold here, the engine knows.
+pub(crate) fn validate(bytes: &[u8]) -> wasmparser::Result<()> {
+    wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::all()).validate_all(bytes).map(drop)
+}
+
 /// SHA-256 in hexadecimal.
 pub(crate) fn digest(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))

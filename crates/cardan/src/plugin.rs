@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use cardan_api::{Fault, InstanceMode, Verdict};
+use cardan_api::{Fault, InstanceMode, NamedHook, Verdict};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -472,6 +472,11 @@ fn verdict<H: Spoken>(dialect: Dialect, event: &H::Event, report: Report) -> Res
         && let Some(verdict) = H::decode_code(dialect, report.error.as_deref())
     {
         return Ok(verdict);
+    }
+    let (answered, judges) = (report.answered, NamedHook::find(H::NAME).is_some_and(NamedHook::judges));
+    if report.fault.is_none() && !answered && judges {
+        let why = format!("its export has no result, and at {} there has to be one", H::NAME);
+        return Err(Error::call(Fault::Protocol, why));
     }
     H::decode(dialect, event, &succeed(report)?).map_err(|why| {
         Error::call(Fault::Protocol, format!("returned no document of the dialect {dialect}: {why}"))

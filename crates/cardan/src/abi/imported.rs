@@ -383,8 +383,20 @@ fn put(caller: &mut Caller<'_, State>, (out, word): (u32, u32), value: &[u8]) ->
     Ok(0)
 }
 
-/// A place from the guest's own allocator.
+/// A place from the guest's own allocator, which may ask its host for nothing that takes another place: each call inside of another
+/// takes a stack, of which all plugins together have so many.
 async fn own_place(caller: &mut Caller<'_, State>, bytes: usize) -> wasmtime::Result<u32> {
+    if std::mem::replace(&mut caller.data_mut().allocates, true) {
+        return Err(
+            Refusal::protocol("its allocator asks for what has to be put into memory of its own").into()
+        );
+    }
+    let place = place_of(caller, bytes).await;
+    caller.data_mut().allocates = false;
+    place
+}
+
+async fn place_of(caller: &mut Caller<'_, State>, bytes: usize) -> wasmtime::Result<u32> {
     let alloc = caller.get_export("alloc").and_then(wasmtime::Extern::into_func);
     let alloc = alloc.ok_or_else(|| Refusal::protocol("it exports no alloc to put a result into"))?;
     let alloc = alloc.typed::<u32, u32>(&*caller)?;

@@ -17,15 +17,15 @@ use wasm_encoder::{BlockType, Instruction, ValType};
 use wasmparser::{CompositeInnerType, ExternalKind, FuncType, Operator, Parser, Payload, TypeRef};
 
 use self::host::Service;
-use crate::Error;
+use crate::{Error, module};
 
 /// Bump when the output changes for the same input: what was made of a module is kept on disk.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// Names under which guests offer memory, in the order in which they are looked for.
 const ALLOCATORS: [&str; 4] = ["alloc", "malloc", "__new", "cabi_realloc"];
-/// Names under which they take it back.
-const DEALLOCATORS: [&str; 2] = ["dealloc", "free"];
+/// The name under which memory of an allocator is taken back.
+const DEALLOCATORS: [(&str, &str); 2] = [("alloc", "dealloc"), ("malloc", "free")];
 
 /// What a core module says about itself.
 pub(super) struct Facts<'a> {
@@ -40,6 +40,9 @@ pub(super) struct Facts<'a> {
     stack_pointer: Option<u32>,
     imports_memory: bool,
     exports_memory: bool,
+    imports_services: bool,
+    /// Which of its memories is read and written.
+    memory: u32,
     /// Bytes of the memory's first size.
     memory_bytes: u64,
 }
@@ -118,7 +121,16 @@ const STACK: u32 = 4;
 
 impl<'a> Lowering<'a> {
     pub(super) fn of(module: &'a [u8]) -> Result<Self, Error> {
-        let facts = Facts::read(module).map_err(|error| Error::format(error.to_string()))?;
+        let invalid = |error: wasmparser::BinaryReaderError| Error::format(error.to_string());
+        // What an index means that is beyond its own, would be the host's.
+        module::validate(module).map_err(invalid)?;
+        let facts = Facts::read(module).map_err(invalid)?;
+        if facts.imports_services {
+            return Err(Error::format(format!(
+                "it imports from {:?}, which is no import of any guest's",
+                host::MODULE
+            )));
+        }
         let (allocator, deallocator) = (facts.allocator(), facts.deallocator());
         Ok(Self { facts, allocator, deallocator, added: Vec::new(), hidden: Vec::new() })
     }
@@ -155,7 +167,7 @@ impl<'a> Lowering<'a> {
             Answer::Pointer(form) => {
                 body.extend([Instruction::I32Const(form as i32), Service::AnswerPointer.call(&self.facts)]);
             }
-            Answer::Nothing => {}
+            Answer::Nothing => body.push(Service::AnswerNothing.call(&self.facts)),
         }
         self.free(&mut body);
         body.push(Instruction::I32Const(0));
@@ -288,7 +300,7 @@ impl<'a> Lowering<'a> {
             Instruction::I32Const(16),
             Instruction::I32ShrU,
             Instruction::LocalTee(CODE),
-            Instruction::MemoryGrow(0),
+            Instruction::MemoryGrow(self.facts.memory),
             Instruction::LocalTee(INPUT),
             Instruction::I32Const(-1),
             Instruction::I32Eq,
@@ -336,7 +348,11 @@ impl<'a> Lowering<'a> {
         ];
         let length = [Instruction::LocalGet(PACKED), Instruction::I32WrapI64];
         body.extend(length.clone());
-        body.extend([Instruction::I32Const(0), Instruction::I32GtS, Instruction::If(BlockType::Empty)]);
+        body.extend([Instruction::I32Const(0), Instruction::I32GtS]);
+        // A guest may answer where its input is, which is given back as such.
+        body.extend(pointer.clone());
+        body.extend([Instruction::LocalGet(INPUT), Instruction::I32Ne, Instruction::I32And]);
+        body.push(Instruction::If(BlockType::Empty));
         body.extend(pointer);
         match deallocator {
             Deallocator::Sized(function) => {
@@ -361,6 +377,8 @@ impl<'a> Facts<'a> {
             stack_pointer: None,
             imports_memory: false,
             exports_memory: false,
+            imports_services: false,
+            memory: 0,
             memory_bytes: 0,
         };
         let mut types: Vec<Option<FuncType>> = Vec::new();
@@ -378,7 +396,9 @@ impl<'a> Facts<'a> {
                 }
                 Payload::ImportSection(section) => {
                     for import in section.into_imports() {
-                        match import?.ty {
+                        let import = import?;
+                        facts.imports_services |= import.module == host::MODULE;
+                        match import.ty {
                             TypeRef::Func(ty) | TypeRef::FuncExact(ty) => functions.push(ty),
                             TypeRef::Memory(memory) => {
                                 facts.imports_memory = true;
@@ -407,7 +427,9 @@ impl<'a> Facts<'a> {
                         let export = export?;
                         match export.kind {
                             ExternalKind::Func => exported.push((export.name, export.index)),
-                            ExternalKind::Memory if export.name == "memory" => facts.exports_memory = true,
+                            ExternalKind::Memory if export.name == "memory" => {
+                                (facts.exports_memory, facts.memory) = (true, export.index);
+                            }
                             _ => {}
                         }
                     }
@@ -483,8 +505,11 @@ impl<'a> Facts<'a> {
         Allocator::Pages
     }
 
+    /// What takes back memory of the [allocator](Self::allocator): no other may be given it.
     fn deallocator(&self) -> Option<Deallocator> {
-        DEALLOCATORS.into_iter().find_map(|name| {
+        let is_asked = |name: &str| self.is(name, &[ValType::I32], &[ValType::I32]);
+        let asked = ALLOCATORS.into_iter().find(|name| is_asked(name))?;
+        DEALLOCATORS.into_iter().filter(|(allocator, _)| *allocator == asked).find_map(|(_, name)| {
             let index = self.moved(self.functions.get(name)?.0);
             if self.is(name, &[ValType::I32, ValType::I32], &[]) {
                 Some(Deallocator::Sized(index))

@@ -15,12 +15,16 @@ pub(super) static IMPORTS: &[Row] = host::ROWS;
 pub(super) const NO_ENTRIES: [&str; 8] =
     ["dealloc", "free", "__new", "realloc", "cabi_realloc", "__pin", "main", "__main_argc_argv"];
 
+/// Types of entries that answer.
+pub(super) const ANSWERING: [&str; 2] =
+    ["(type (func (param i32 i32) (result i64)))", "(type (func (param i32 i32) (result i32)))"];
+
 /// Whether exported functions, by name and type, are of this convention.
 pub(super) fn recognise<'a>(exports: impl Iterator<Item = (&'a str, &'a str)>) -> bool {
     let (mut allocates, mut packed) = (false, false);
     for (name, ty) in exports {
         allocates |= name == "alloc" && ty == "(type (func (param i32) (result i32)))";
-        packed |= ty == "(type (func (param i32 i32) (result i64)))";
+        packed |= ty == ANSWERING[0];
     }
     allocates && packed
 }

@@ -124,15 +124,20 @@ impl CompileCache {
         let kept = self.open_own(&path).and_then(|mut file| {
             let mut bytes = Vec::new();
             file.read_to_end(&mut bytes).ok()?;
-            Some(bytes)
+            let length = bytes.split_off(bytes.len().checked_sub(size_of::<u64>())?);
+            // A file that lost its end, say on a full disk, would be blamed on the plugin.
+            (length == (bytes.len() as u64).to_le_bytes()).then_some(bytes)
         });
         if let Some(bytes) = kept {
             return Ok(bytes);
         }
-        let bytes = rewrite()?;
+        let mut bytes = rewrite()?;
+        let length = bytes.len();
+        bytes.extend_from_slice(&(length as u64).to_le_bytes());
         if let Err(error) = self.write(&path, &bytes) {
             tracing::warn!(path = %path.display(), %error, "a rewritten module was not cached");
         }
+        bytes.truncate(length);
         Ok(bytes)
     }
 

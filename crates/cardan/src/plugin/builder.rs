@@ -496,9 +496,21 @@ impl PluginBuilder {
         let abi = self.abi.unwrap_or_else(|| Abi::recognise(&found, self.abi_implied));
         let dialect = self.dialect.or_else(|| dialect::recognise(exports, abi.native_dialect()));
         let entries = abi.entries(&found.functions);
-        let answered = dialect.into_iter().flat_map(|dialect| dialect::answered(dialect, &entries));
-        let (hooks, lifecycle) =
-            answered.partition(|hook| NamedHook::find(hook).is_some_and(NamedHook::is_bindable));
+        let typed = found.functions.iter().zip(&found.function_types);
+        let unheard: Vec<&String> = typed.filter(|(_, ty)| !abi.is_heard(ty)).map(|(name, _)| name).collect();
+        let heard: Vec<String> = entries.iter().filter(|name| !unheard.contains(name)).cloned().collect();
+        let answered = |entries: &[String]| {
+            dialect.map(|dialect| dialect::answered(dialect, entries).collect::<Vec<_>>()).unwrap_or_default()
+        };
+        let judged = answered(&heard);
+        // Where plugins let things pass or not, an export that returns nothing is none.
+        let counts = |hook: &&'static str| {
+            judged.contains(hook) || !NamedHook::find(hook).is_some_and(NamedHook::judges)
+        };
+        let (hooks, lifecycle) = answered(&entries)
+            .into_iter()
+            .filter(counts)
+            .partition(|hook| NamedHook::find(hook).is_some_and(NamedHook::is_bindable));
         let capabilities = capabilities(abi, &found.imports);
         let imports = found.imports.into_iter().map(|(module, name, _)| Import { module, name });
         let imports: Vec<Import> = imports.collect();

@@ -201,3 +201,25 @@ fn at_once() {
     });
     assert_eq!(compiled(dir.path()).len(), 1);
 }
+
+/// What was made of a guest of another convention is kept too, and made again where it is not whole.
+#[test]
+fn rewritten_modules() {
+    let module = r#"(module (memory (export "memory") 1)
+        (func (export "alloc") (param i32) (result i32) (i32.const 1024))
+        (func (export "pre_query") (param i32 i32) (result i64) (i64.const 0x40000000001)))"#;
+    let dir = tempfile::tempdir().unwrap();
+    let load = || open(dir.path()).unwrap().load(module.as_bytes()).unwrap().call("pre_query", "x").unwrap();
+    assert_eq!(load(), b"x");
+    let kept = || {
+        let files = fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().path());
+        files.into_iter().find(|path| path.extension().is_some_and(|it| it == "wasm")).unwrap()
+    };
+    let whole = fs::read(kept()).unwrap();
+    for damaged in [&b""[..], b"\0asm", &whole[..whole.len() - 1]] {
+        fs::write(kept(), damaged).unwrap();
+        chmod(&kept(), 0o600);
+        assert_eq!(load(), b"x");
+        assert_eq!(fs::read(kept()).unwrap(), whole);
+    }
+}

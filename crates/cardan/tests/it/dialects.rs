@@ -85,7 +85,50 @@ async fn garbage() {
         let error = ask::<SqlQuery>(&plugin, &QueryEvent::default(), None).await.unwrap_err();
         assert_eq!(error.fault(), Fault::Protocol, "{output}: {error}");
     }
+    // In this convention that is what a program without anything to say does.
     let silent = load(r#"(func (export "pre_query") (result i32) (i32.const 0))"#);
     let verdict = ask::<SqlQuery>(&silent, &QueryEvent::default(), None).await.unwrap();
     assert_eq!(verdict.flow, Flow::Continue, "no output is the default outcome");
+}
+
+/// A guard that broke off, or has no way to answer, has not let anything pass.
+#[tokio::test]
+async fn who_says_nothing_has_not_consented() {
+    let module = |function: &str| {
+        format!(
+            r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+                 (memory (export "memory") 1)
+                 (func (export "alloc") (param i32) (result i32) (i32.const 1024))
+                 (func (export "on_load") (param i32 i32))
+                 (func (export "route") (param i32 i32) (result i64) (i64.const 0))
+                 {function})"#
+        )
+    };
+    for (function, is_heard) in [
+        (r#"(func (export "pre_query") (param i32 i32) (result i64) (i64.const -1))"#, true),
+        (r#"(func (export "pre_query") (param i32 i32) (result i64) (i64.const 0x0000040080000000))"#, true),
+        (r#"(func (export "pre_query") (param i32 i32) (result i64) (i64.const 0xffff000000000000))"#, true),
+        (
+            r#"(func (export "pre_query") (param i32 i32) (result i64) (call $exit (i32.const 0)) (i64.const 0))"#,
+            true,
+        ),
+        (
+            r#"(func (export "pre_query") (param i32 i32) (result i32) (call $exit (i32.const 0)) (i32.const 1))"#,
+            true,
+        ),
+        (r#"(func (export "pre_query") (param i32 i32))"#, false),
+        (r#"(func (export "pre_query") (result i32) (i32.const 0))"#, false),
+        (r#"(func (export "pre_query"))"#, false),
+    ] {
+        let module = module(function);
+        let plugin = engine().plugin(module.as_bytes()).limits(within(GENEROUS)).load().unwrap();
+        assert_eq!(plugin.dialect(), Some(Dialect::HeliosProxy));
+        assert_eq!(plugin.inspection().hooks.contains(&"sql.query"), is_heard, "{function}");
+        for entry in [None, Some("pre_query")] {
+            let error = ask::<SqlQuery>(&plugin, &QueryEvent::default(), entry).await.unwrap_err();
+            assert_eq!(error.fault(), Fault::Protocol, "{function}: {error}");
+        }
+        let nowhere = RouteEvent { query: QueryEvent::default(), nodes: Vec::new() };
+        assert_eq!(ask::<SqlRoute>(&plugin, &nowhere, None).await.unwrap().flow, Flow::Continue);
+    }
 }

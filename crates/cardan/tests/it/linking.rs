@@ -333,3 +333,22 @@ fn prebuilt_guests_answer_alike() {
     assert!(compared > 300, "{compared}");
     let _ = told(&[]);
 }
+
+/// What an index beyond a module's own would name is the kernel's.
+#[test]
+fn invalid_modules() {
+    for (body, why) in [
+        ("(i32.store (i32.const 0) (i32.const 7)) (i32.load (i32.const 0))", "unknown memory 0"),
+        ("(call 9)", "unknown function 9"),
+        ("(global.get 0)", "unknown global"),
+    ] {
+        for import in ["", r#"(import "extism:host/env" "input_length" (func (result i64)))"#] {
+            let module = format!(r#"(module {import} (func (export "f") (result i32) {body}))"#);
+            let error = engine().load(module.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(why), "{body}: {error}");
+        }
+    }
+    let second = r#"(module (memory (export "memory") 1) (func (export "f") (result i32) (i32.load 1 (i32.const 8))))"#;
+    let error = engine().load(second.as_bytes()).unwrap_err().to_string();
+    assert!(error.contains("unknown memory 1"), "{error}");
+}

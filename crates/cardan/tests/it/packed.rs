@@ -84,7 +84,7 @@ fn observers_and_decisions() {
         r#"(func (export "post_query") (param i32 i32))
            (func (export "decide") (param i32 i32) (result i32) (local.get 1))
            (func (export "nothing") (param i32 i32) (result i64) (i64.const 0))
-           (func (export "negative") (param i32 i32) (result i64) (i64.const 0xffffffff))"#,
+           (func (export "empty") (param i32 i32) (result i64) (i64.const 0x100000000))"#,
     ))
     .unwrap();
     for (export, input, output) in [
@@ -92,7 +92,7 @@ fn observers_and_decisions() {
         ("decide", "", ""),
         ("decide", "xyz", "3"),
         ("nothing", "x", ""),
-        ("negative", "x", ""),
+        ("empty", "x", ""),
     ] {
         assert_eq!(plugin.call(export, input).unwrap(), output.as_bytes(), "{export}");
     }
@@ -111,6 +111,9 @@ fn lies_about_places() {
         (guest("", &answer("2000000", "2")), "x".to_owned(), outside),
         (guest("", &answer("-1", "2147483647")), "x".to_owned(), outside),
         (guest("", &answer("0", "2147483647")), "x".to_owned(), outside),
+        (guest("", &answer("-1", "-1")), "x".to_owned(), outside),
+        (guest("", &answer("1024", "-2147483648")), "x".to_owned(), outside),
+        (guest("", &answer("-65536", "0")), "x".to_owned(), outside),
         // SQL of half a megabyte is in the document twice: HeliosProxy's own guests then answer wrongly.
         (guest("", ECHO), "x".repeat(1_000_000), "its allocator gave a place in its stack for 1000000 bytes"),
         (guest("", ECHO), "x".repeat(2_000_000), "its allocator gave a place in its stack for 2000000 bytes"),
@@ -262,4 +265,98 @@ fn imports_that_nobody_has() {
     let mistyped = guest(r#"(import "env" "kv_get" (func (param i32 i32) (result i32)))"#, ECHO);
     let error = load(&mistyped).unwrap_err().to_string();
     assert!(error.contains("env::kv_get"), "{error}");
+}
+
+/// Each block is given back once, to whom it is from: an answer may be where the input is.
+#[test]
+fn blocks_are_given_back_once() {
+    // Blocks of `alloc` are counted; one too many given back is the end.
+    let counting = |alloc: &str, dealloc: &str| {
+        format!(
+            r#"(module (memory (export "memory") 2) (global $out (mut i32) (i32.const 0)) {PACK}
+                 (func (export "{alloc}") (param i32) (result i32)
+                   (global.set $out (i32.add (global.get $out) (i32.const 1))) (i32.const 4096))
+                 (func (export "{dealloc}") (param i32 i32)
+                   (if (i32.eqz (global.get $out)) (then unreachable))
+                   (global.set $out (i32.sub (global.get $out) (i32.const 1))))
+                 {ECHO})"#
+        )
+    };
+    for (alloc, dealloc) in
+        [("alloc", "dealloc"), ("malloc", "free"), ("nothing", "dealloc"), ("alloc", "free")]
+    {
+        let module = counting(alloc, dealloc);
+        let builder = engine().plugin(module.as_bytes()).abi(Abi::Packed).mode(InstanceMode::Shared);
+        let plugin = builder.limits(within(GENEROUS)).load().unwrap();
+        for _ in 0..3 {
+            assert_eq!(plugin.call("pre_query", "mine").unwrap(), b"mine", "{alloc} {dealloc}");
+        }
+    }
+}
+
+/// An allocator that asks for what has to be put into memory of its own would ask for ever, a stack for each time.
+#[test]
+fn an_allocator_asks_for_no_memory() {
+    let module = format!(
+        r#"(module (import "cardan" "config_get" (func $config (param i32 i32) (result i64)))
+             (memory (export "memory") 1) (data (i32.const 16) "k") {PACK}
+             (func (export "alloc") (param i32) (result i32)
+               (drop (call $config (i32.const 16) (i32.const 1))) (i32.const 1024))
+             {ECHO})"#
+    );
+    let plugin = engine().plugin(module.as_bytes()).config("k", "v").limits(within(GENEROUS)).load().unwrap();
+    let error = plugin.call("pre_query", "x").unwrap_err();
+    assert_eq!(error.fault(), Fault::Protocol, "{error}");
+    assert!(error.to_string().contains("its allocator asks for what has to be put into memory"), "{error}");
+}
+
+/// What an index beyond its own would name is the host's.
+#[test]
+fn what_is_no_module() {
+    let own = "(import \"cardan:lowered\" \"input_length\" (func (result i32)))";
+    for (module, why) in [
+        (
+            guest(
+                "",
+                &format!(
+                    "{ECHO} (func (export \"f\") (param i32 i32) (result i64) (drop (call 20)) (i64.const 0))"
+                ),
+            ),
+            "unknown function",
+        ),
+        (
+            guest(
+                "",
+                &format!(
+                    "{ECHO} (func (export \"f\") (param i32 i32) (result i64) (global.set 2 (i32.const 0)) (i64.const 0))"
+                ),
+            ),
+            "unknown global",
+        ),
+        (
+            guest(
+                "",
+                &format!(
+                    "{ECHO} (func (export \"f\") (param i32 i32) (result i64) (i64.load 1 (i32.const 0)))"
+                ),
+            ),
+            "unknown memory 1",
+        ),
+        (guest(own, ECHO), "no import of any guest's"),
+    ] {
+        let error = load(&module).unwrap_err().to_string();
+        assert!(error.contains(why), "{why}: {error}");
+    }
+}
+
+/// The memory that counts is the exported one.
+#[test]
+fn of_several_memories() {
+    let module = format!(
+        r#"(module (memory $a 1) (memory $b (export "memory") 2) {PACK}
+             (data (memory $b) (i32.const 65536) "mine")
+             (func (export "pre_query") (param i32 i32) (result i64) (call $pack (i32.const 65536) (i32.const 4))))"#
+    );
+    let plugin = engine().plugin(module.as_bytes()).abi(Abi::Packed).limits(within(GENEROUS)).load().unwrap();
+    assert_eq!(plugin.call("pre_query", "yours").unwrap(), b"mine");
 }

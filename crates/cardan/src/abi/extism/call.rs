@@ -99,7 +99,7 @@ impl Guest {
         }
         let lowered = self.store.data().shared.lowered;
         let state = self.store.data_mut();
-        (state.answer, state.stage) = (None, Stage::default());
+        (state.answer, state.stage, state.allocates) = (None, Stage::default(), false);
         state.input = if lowered { call.input.to_vec() } else { Vec::new() };
         let input = if lowered { &[] } else { call.input };
         match self.kernel.begin(&mut self.store, input) {

@@ -37,6 +37,9 @@ pub struct Report {
     pub backtrace: Option<String>,
     /// The error without the backtrace that the reference begins it with.
     pub(crate) cause: Option<String>,
+    /// The guest had its say, if only that it has nothing to say: it was not left by another way than the one its convention
+    /// has, and its function returns something.
+    pub(crate) answered: bool,
 }
 
 impl Report {
@@ -49,6 +52,7 @@ impl Report {
             fault: Some(fault),
             backtrace: None,
             cause: None,
+            answered: false,
         }
     }
 
@@ -61,6 +65,9 @@ impl Report {
     ) -> Self {
         let answer = store.data_mut().answer.take();
         let store = &*store;
+        let (stage, lowered) = (store.data().stage, store.data().shared.lowered);
+        let answered = !lowered || (answer.is_some() && !stage.silent);
+        let left = stage.begun && answer.is_none();
         let length = answer.as_ref().map_or_else(|| kernel.output(store).len(), Vec::len);
         let output = match length as u64 <= output_bytes_max {
             true => answer.unwrap_or_else(|| kernel.output(store).to_vec()),
@@ -78,20 +85,23 @@ impl Report {
             (Ok(code), error) => {
                 let failed = *code != 0 || error.is_some();
                 let fault = failed.then_some(Fault::Trap);
-                Self { code: *code, error, output, fault, backtrace: None, cause: None }
+                Self { code: *code, error, output, fault, backtrace: None, cause: None, answered }
             }
             (Err(cause), Some(error)) => {
                 let fault = Some(classify(cause));
                 let backtrace = backtrace(cause);
-                Self { code: -1, error: Some(error), output, fault, backtrace, cause: None }
+                Self { code: -1, error: Some(error), output, fault, backtrace, cause: None, answered }
             }
             (Err(cause), None) => {
                 let (code, error) = failure(cause);
+                if code == 0 && left {
+                    return Self::refused(Fault::Protocol, "it exited before it answered");
+                }
                 let fault = (code != 0).then(|| classify(cause));
                 let backtrace = backtrace(cause).filter(|_| fault.is_some());
                 let brief = backtrace.is_some() && error.as_deref() == Some(&*text(cause));
                 let brief = brief.then(|| brief_text(cause));
-                Self { code, error, output, fault, backtrace, cause: brief }
+                Self { code, error, output, fault, backtrace, cause: brief, answered }
             }
         }
     }

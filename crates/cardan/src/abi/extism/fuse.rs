@@ -31,7 +31,7 @@ use wasm_encoder::{
 use wasmparser::{ExternalKind, FuncType, FunctionBody, KnownCustom, Operator, Parser, Payload, TypeRef};
 
 /// Bump when the output changes for the same input: it is part of the compile cache's key.
-pub(super) const VERSION: u32 = 6;
+pub(super) const VERSION: u32 = 7;
 
 /// The import module the kernel stands in for.
 pub(super) const ENV: &str = "extism:host/env";
@@ -102,8 +102,9 @@ pub(super) struct Plan<'a> {
     pub(super) kernel_pages: u32,
 }
 
-/// Rewrites a valid core module.
+/// Rewrites a core module. Only a valid one: what one that is not means by an index beyond its own, would be the kernel's.
 pub(super) fn fuse(guest: &[u8], plan: Plan<'_>) -> Result<Vec<u8>, Unfusable> {
+    crate::module::validate(guest)?;
     let shape = Shape::read(guest, plan)?;
     let mut out = Sections::default();
     Guest { shape: &shape, start: None }.copy(guest, &mut out)?;

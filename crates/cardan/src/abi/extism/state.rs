@@ -99,6 +99,8 @@ pub(crate) struct State {
     pub(in crate::abi) heap: Option<(u32, u32)>,
     /// The memory of a lowered guest, once it was looked up.
     pub(in crate::abi) memory: Option<wasmtime::Memory>,
+    /// Its allocator was asked for a place by the host, and has not given one yet.
+    pub(in crate::abi) allocates: bool,
     pub(in crate::abi) shared: Arc<Shared>,
     pub(super) kernel: Option<Kernel>,
     pub(in crate::abi) config: Arc<BTreeMap<String, String>>,

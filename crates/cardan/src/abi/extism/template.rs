@@ -211,6 +211,7 @@ impl Template {
             stage: Stage::default(),
             heap: None,
             memory: None,
+            allocates: false,
             config,
             shared,
             kernel: None,

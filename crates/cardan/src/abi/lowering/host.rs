@@ -39,10 +39,11 @@ pub(in crate::abi) enum Service {
     AnswerExports,
     CheckVersion,
     NoRoom,
+    AnswerNothing,
 }
 
 impl Service {
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::InputLength,
         Self::TakeInput,
         Self::AnswerPacked,
@@ -56,6 +57,7 @@ impl Service {
         Self::AnswerExports,
         Self::CheckVersion,
         Self::NoRoom,
+        Self::AnswerNothing,
     ];
     pub(super) const COUNT: u32 = Self::ALL.len() as u32;
 
@@ -74,6 +76,7 @@ impl Service {
             Self::AnswerExports => "answer_exports",
             Self::CheckVersion => "check_version",
             Self::NoRoom => "no_room",
+            Self::AnswerNothing => "answer_nothing",
         }
     }
 
@@ -87,7 +90,7 @@ impl Service {
             Self::AnswerDecision | Self::AnswerTool | Self::AnswerDocument | Self::CheckVersion => {
                 (&[I32], &[])
             }
-            Self::AnswerExports | Self::NoRoom => (&[], &[]),
+            Self::AnswerExports | Self::NoRoom | Self::AnswerNothing => (&[], &[]),
         }
     }
 
@@ -105,11 +108,16 @@ pub(crate) struct Stage {
     out_length: u32,
     /// What the tool returned, or the export that decides.
     pub(in crate::abi) code: i32,
+    /// The guest was given its input by one of these functions.
+    pub(in crate::abi) begun: bool,
+    /// It has come to its end, and has no answer.
+    pub(in crate::abi) silent: bool,
 }
 
 /// Defines the functions.
 pub(in crate::abi) fn define(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    linker.func_wrap(MODULE, Service::InputLength.name(), |caller: Caller<'_, State>| {
+    linker.func_wrap(MODULE, Service::InputLength.name(), |mut caller: Caller<'_, State>| {
+        caller.data_mut().stage.begun = true;
         caller.data().input.len() as u32
     })?;
     linker.func_wrap(MODULE, Service::TakeInput.name(), take_input)?;
@@ -118,12 +126,10 @@ pub(in crate::abi) fn define(linker: &mut Linker<State>) -> wasmtime::Result<()>
         Service::AnswerPacked.name(),
         |mut caller: Caller<'_, State>, packed: i64| {
             let (pointer, length) = ((packed >> 32) as u32, packed as i32);
-            let bytes = match u32::try_from(length) {
-                Ok(length) if length > 0 => read(&mut caller, pointer, length, "its result")?,
-                _ => Vec::new(),
-            };
+            // Beyond 2 GiB it is no length, but a number of another meaning; and none is of nothing beyond the memory.
+            let bytes = read(&mut caller, pointer, length.cast_unsigned(), "its result")?;
             answer(&mut caller, bytes);
-            Ok(())
+            wasmtime::Result::Ok(())
         },
     )?;
     linker.func_wrap(
@@ -137,7 +143,12 @@ pub(in crate::abi) fn define(linker: &mut Linker<State>) -> wasmtime::Result<()>
         },
     )?;
     linker.func_wrap(MODULE, Service::AnswerPointer.name(), answer_pointer)?;
-    linker.func_wrap(MODULE, Service::StageLength.name(), |caller: Caller<'_, State>| {
+    linker.func_wrap(MODULE, Service::AnswerNothing.name(), |mut caller: Caller<'_, State>| {
+        caller.data_mut().stage.silent = true;
+        answer(&mut caller, Vec::new());
+    })?;
+    linker.func_wrap(MODULE, Service::StageLength.name(), |mut caller: Caller<'_, State>| {
+        caller.data_mut().stage.begun = true;
         let (name, arguments) = split(&caller.data().input)?;
         Ok(layout(0, name.len() as u64, arguments.len() as u64)?.1)
     })?;
@@ -312,8 +323,12 @@ fn result_text(memory: &[u8], pointer: u32, form: ResultForm) -> Result<Vec<u8>,
                 from[0],
                 b'{' | b'[' | b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n' | b' ' | b'\t' | b'\r' | b'\n'
             );
-            let first = if begins { Some(nul()).filter(is_json) } else { None };
-            first.or_else(|| len32().filter(is_json))
+            let counted = || len32().filter(is_json);
+            // A digit and three zeros are a length far more often than a number.
+            let length = from.len() > 4 && from[0].is_ascii_digit() && from[1..4] == [0; 3];
+            let first = if length { counted() } else { None };
+            let first = first.or_else(|| if begins { Some(nul()).filter(is_json) } else { None });
+            first.or_else(counted)
         }
     };
     found.map(<[u8]>::to_vec).ok_or_else(|| {
@@ -356,6 +371,8 @@ fn layout(base: u64, name: u64, arguments: u64) -> wasmtime::Result<(Stage, u32)
         out: (number(out_at)?, number(OUT_BYTES)?),
         out_length: number(word)?,
         code: 0,
+        begun: true,
+        silent: false,
     };
     // The base itself need not be aligned.
     Ok((stage, number(end - base + 8)?))

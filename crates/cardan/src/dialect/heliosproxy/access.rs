@@ -64,9 +64,13 @@ pub(in super::super) fn decode_login(
         "success" => {
             let said = decision.fields.get("identity");
             let said = said.ok_or_else(|| Malformed("a success without an identity".to_owned()))?;
+            // A list in the order of the fields would do for serde.
+            if !said.get().starts_with('{') {
+                return Err(Malformed("an identity is an object".to_owned()));
+            }
             let said: SaidIdentity = serde_json::from_str(said.get())
                 .map_err(|error| Malformed(format!("the identity is none: {error}")))?;
-            if said.user_id.is_empty() {
+            if said.user_id.trim().is_empty() {
                 return Err(Malformed("an identity has a user_id".to_owned()));
             }
             Verdict::stop(LoginAnswer::Identity(Identity {

@@ -39,7 +39,13 @@ pub(in super::super) fn decode_query(
     let Some(decision) = Decision::read(document)? else { return Ok(Verdict::pass()) };
     Ok(match decision.word.as_str() {
         "continue" => Verdict::pass(),
-        "rewrite" => Verdict::edit(QueryEdits { sql: Some(decision.needed(&["value", "sql"])?) }),
+        "rewrite" => {
+            let sql = decision.needed(&["value", "sql"])?;
+            if sql.trim().is_empty() {
+                return Err(Malformed("it rewrites a statement to nothing".to_owned()));
+            }
+            Verdict::edit(QueryEdits { sql: Some(sql) })
+        }
         "block" => blocked(decision.reason(&["value", "reason"])?),
         "cached" => Verdict::stop(QueryAnswer::Rows(rows(&decision.bytes()?)?)),
         _ => return Err(decision.unknown()),

@@ -50,6 +50,9 @@ pub(super) fn lower(module: &[u8], forms: &BTreeMap<String, ResultForm>) -> Resu
     let mut lowering = Lowering::of(module)?;
     if lowering.has(CALL) || lowering.has(LIST) {
         const { assert!(STAGED.len() == 6) }
+        lowering.check(CALL, &[I32; 6], &[I32])?;
+        lowering.check(LIST, &[I32; 2], &[I32])?;
+        lowering.check(VERSION, &[], &[I32])?;
         lowering.staged_entry(CALL, &STAGED, Service::AnswerTool);
         lowering.staged_entry(LIST, &STAGED[4..], Service::AnswerDocument);
         lowering.start_as_reactor(Some(VERSION), Some(INIT));

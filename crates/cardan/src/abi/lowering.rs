@@ -41,6 +41,7 @@ pub(super) struct Facts<'a> {
     imports_memory: bool,
     exports_memory: bool,
     imports_services: bool,
+    unusable_memory: Option<&'static str>,
     /// Which of its memories is read and written.
     memory: u32,
     /// Bytes of the memory's first size.
@@ -125,6 +126,9 @@ impl<'a> Lowering<'a> {
         // What an index means that is beyond its own, would be the host's.
         module::validate(module).map_err(invalid)?;
         let facts = Facts::read(module).map_err(invalid)?;
+        if let Some(why) = facts.unusable_memory {
+            return Err(Error::format(why.to_owned()));
+        }
         if facts.imports_services {
             return Err(Error::format(format!(
                 "it imports from {:?}, which is no import of any guest's",
@@ -141,6 +145,19 @@ impl<'a> Lowering<'a> {
         names.retain(|name| self.facts.is(name, params, results));
         names.sort_unstable();
         names
+    }
+
+    /// Refuses an export that has the convention's name and another type.
+    pub(super) fn check(&self, export: &str, params: &[ValType], results: &[ValType]) -> Result<(), Error> {
+        if !self.has(export) || self.facts.is(export, params, results) {
+            return Ok(());
+        }
+        let names = |types: &[ValType]| vec!["i32"; types.len()].join(" ");
+        Err(Error::format(format!(
+            "its export {export:?} has another type than ({}) -> ({}), which its convention gives that name",
+            names(params),
+            names(results)
+        )))
     }
 
     pub(super) fn has(&self, export: &str) -> bool {
@@ -378,6 +395,7 @@ impl<'a> Facts<'a> {
             imports_memory: false,
             exports_memory: false,
             imports_services: false,
+            unusable_memory: None,
             memory: 0,
             memory_bytes: 0,
         };
@@ -402,6 +420,7 @@ impl<'a> Facts<'a> {
                             TypeRef::Func(ty) | TypeRef::FuncExact(ty) => functions.push(ty),
                             TypeRef::Memory(memory) => {
                                 facts.imports_memory = true;
+                                facts.check_memory(memory);
                                 facts.memory_bytes = memory.initial << 16;
                             }
                             TypeRef::Global(_) => facts.globals += 1,
@@ -417,8 +436,12 @@ impl<'a> Facts<'a> {
                     }
                 }
                 Payload::MemorySection(section) => {
-                    for memory in section.into_iter().take(1) {
-                        facts.memory_bytes = memory?.initial << 16;
+                    for memory in section {
+                        let memory = memory?;
+                        facts.check_memory(memory);
+                        if facts.memory_bytes == 0 {
+                            facts.memory_bytes = memory.initial << 16;
+                        }
                     }
                 }
                 Payload::GlobalSection(section) => facts.read_globals(section)?,
@@ -429,6 +452,9 @@ impl<'a> Facts<'a> {
                             ExternalKind::Func => exported.push((export.name, export.index)),
                             ExternalKind::Memory if export.name == "memory" => {
                                 (facts.exports_memory, facts.memory) = (true, export.index);
+                            }
+                            _ if export.name == "memory" => {
+                                facts.unusable_memory = Some("its export \"memory\" is no memory");
                             }
                             _ => {}
                         }
@@ -443,6 +469,13 @@ impl<'a> Facts<'a> {
         }
         facts.types = u32::try_from(types.len()).unwrap_or(u32::MAX);
         Ok(facts)
+    }
+
+    fn check_memory(&mut self, memory: wasmparser::MemoryType) {
+        if memory.memory64 {
+            self.unusable_memory =
+                Some("it has a memory of 64-bit addresses, for which its convention has no room");
+        }
     }
 
     /// The first mutable `i32` that begins inside of the memory and not at its beginning: where LLVM's linker puts it.

@@ -287,3 +287,38 @@ fn what_comes_before_the_first_call() {
     );
     assert_eq!(load(&init).unwrap_err().kind(), ErrorKind::Start(Fault::Trap));
 }
+
+/// What cannot be called is said when it is loaded, in the words of the module that was given.
+#[test]
+fn what_does_not_fit() {
+    let tool = r#"(func (export "t") (param i32 i32) (result i32) (i32.const 0))"#;
+    for (module, why) in [
+        (r#"(module (memory (export "memory") 1) (func (export "plugin_execute_tool") (param i32) (result i32) (i32.const 0)))"#.to_owned(),
+         "\"plugin_execute_tool\" has another type than (i32 i32 i32 i32 i32 i32) -> (i32)"),
+        (format!(r#"(module (memory (export "memory") 1) {} (func (export "plugin_get_abi_version") (result i64) (i64.const 1)))"#,
+            r#"(func (export "plugin_get_capabilities") (param i32 i32) (result i32) (i32.const 0))"#),
+         "\"plugin_get_abi_version\" has another type than () -> (i32)"),
+        (format!(r#"(module (memory i64 1) {tool})"#), "a memory of 64-bit addresses"),
+        (format!(r#"(module (memory 1) (global (export "memory") i32 (i32.const 0)) {tool})"#), "\"memory\" is no memory"),
+    ] {
+        let error = load(&module).unwrap_err().to_string();
+        assert!(error.contains(why), "{why}: {error}");
+    }
+}
+
+/// A length may look like a digit.
+#[test]
+fn lengths_that_look_like_numbers() {
+    for length in [47_usize, 48, 53, 57, 58] {
+        let text = format!("\"{}\"", "x".repeat(length - 2));
+        let module = format!(
+            r#"(module (memory (export "memory") 1) (data (i32.const 16) "\{length:02x}\00\00\00{}")
+                 (func (export "t") (param i32 i32) (result i32) (i32.const 16)))"#,
+            text.replace('"', r"\22")
+        );
+        assert_eq!(load(&module).unwrap().call("t", "{}").unwrap(), text.as_bytes(), "{length}");
+    }
+    let digit = r#"(module (memory (export "memory") 1) (data (i32.const 16) "7\00\00\00")
+                     (func (export "t") (param i32 i32) (result i32) (i32.const 16)))"#;
+    assert_eq!(load(digit).unwrap().call("t", "{}").unwrap(), b"7");
+}

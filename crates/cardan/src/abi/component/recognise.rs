@@ -240,6 +240,11 @@ fn check_version(name: &str) -> Result<(), Error> {
              speaks both, or build it against {CARDAN_NEWEST}"
         )));
     }
+    if let Some(version) = version.filter(|_| name.starts_with("smg:")) {
+        return Err(Error::link(format!(
+            "it names {name}: what is known here of SMG's packages has no version, and nothing of {version}"
+        )));
+    }
     if name.starts_with(VLLM) && version.is_none_or(|version| !version.starts_with("0.1.")) {
         return Err(Error::link(format!(
             "it names {name}, and of vllm:router-middleware version 0.1.0 is known here"

@@ -121,6 +121,19 @@ impl Imported {
         self.needs
     }
 
+    pub(crate) fn is(&self, module: &str, name: &str) -> bool {
+        self.module == module && self.name == name
+    }
+
+    /// Whether configuration alone decides what it answers, or it answers nothing.
+    pub(crate) fn answers_alike(&self) -> bool {
+        let told = matches!(
+            self.does,
+            Does::CountedConfig | Does::PackedConfig | Does::ConfigInto | Does::Sha256 | Does::Version
+        );
+        told || self.needs == Some(Capability::Log)
+    }
+
     /// Whether guests can be suspended in it: where it waits for a service, and where the guest's allocator is asked.
     pub(crate) fn suspends(&self, authority: &Authority) -> bool {
         let granted = self.needs.is_none_or(|needs| authority.grants().has(needs));

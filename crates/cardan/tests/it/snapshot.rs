@@ -340,3 +340,29 @@ fn what_was_told_is_not_cached() {
     let plugin = load(SnapshotPolicy::Auto);
     assert_ne!(plugin.call("run", "").unwrap(), plugin.call("run", "").unwrap(), "a seed for each instance");
 }
+
+/// One plugin in every convention of core modules: what it does at its load is done once in each.
+#[test]
+fn conventions() {
+    for guest in ["universal-extism", "universal-packed", "universal-capability"] {
+        let load = |snapshot| {
+            let builder = prebuilt(guest)
+                .snapshot(snapshot)
+                .config("name", "ada")
+                .limits(Limits { memory_bytes_max: 64 << 20, ..crate::support::within(GENEROUS) });
+            builder.load().unwrap()
+        };
+        let (once, each) = (load(SnapshotPolicy::Auto), load(SnapshotPolicy::Never));
+        assert_eq!(once.snapshot_state(), SnapshotState::Taken, "{guest}");
+        let event = r#"{"hook":"http.request","phase":"pre_flight","visit":{"id":"v","session":"s"},"attributes":{},
+            "config":{"name":"ada"},"request":{"method":"GET","host":"h","path":"/","query":null,"client":"192.0.2.1:1",
+            "headers":{"x-do":"respond"}}}"#;
+        let answers: Vec<Vec<u8>> = [&once, &once, &each]
+            .map(|plugin| {
+                plugin.call("http_request", event).unwrap_or_else(|error| panic!("{guest}: {error}"))
+            })
+            .into();
+        assert!(String::from_utf8_lossy(&answers[0]).contains("hello from ada"), "{guest}: {answers:?}");
+        assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "{guest}: {answers:?}");
+    }
+}

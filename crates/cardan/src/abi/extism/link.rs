@@ -352,7 +352,7 @@ impl<'a> Build<'a> {
         let asked = match self.linking.snapshot {
             SnapshotPolicy::Always => Arc::default(),
             SnapshotPolicy::Auto | SnapshotPolicy::Never => {
-                snapshot::withhold(&mut linker, code).map_err(host)?
+                snapshot::withhold(&mut linker, code, &self.linking.foreign).map_err(host)?
             }
         };
         let linked = fused(code.clone(), &linker, fusion).map_err(refused)?;

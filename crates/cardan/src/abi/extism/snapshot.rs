@@ -16,6 +16,7 @@ use super::call::Guest;
 use super::fuse::{self, ENV};
 use super::state::State;
 use super::wasi;
+use crate::abi::{Imported, lowering};
 use crate::grants::{LogLevel, LogSink};
 
 /// Bump when the output changes for the same input: it is part of the compile cache's key.
@@ -65,11 +66,14 @@ pub(super) fn obstacle(fused: &Module) -> Option<&'static str> {
 pub(super) fn withhold(
     linker: &mut Linker<State>,
     fused: &Module,
+    foreign: &[Imported],
 ) -> wasmtime::Result<Arc<OnceLock<String>>> {
     let asked = Arc::<OnceLock<String>>::default();
     for import in fused.imports() {
         let ExternType::Func(ty) = import.ty() else { continue };
-        if always_answers_alike(import.module(), import.name()) {
+        let (module, name) = (import.module(), import.name());
+        let mut foreign = foreign.iter().filter(|foreign| foreign.is(module, name));
+        if always_answers_alike(module, name) || foreign.any(Imported::answers_alike) {
             continue;
         }
         let (asked, name) = (asked.clone(), format!("{}::{}", import.module(), import.name()));
@@ -81,8 +85,11 @@ pub(super) fn withhold(
     Ok(asked)
 }
 
-/// What configuration alone decides, and the log, which answers nothing.
+/// What configuration alone decides, the log, which answers nothing, and what brings a lowered guest the question of its load.
 fn always_answers_alike(module: &str, name: &str) -> bool {
+    if module == lowering::host::MODULE {
+        return true;
+    }
     let names: &[&str] = match module {
         ENV => &[
             "config_get",

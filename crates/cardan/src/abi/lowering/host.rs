@@ -12,7 +12,7 @@ use crate::dialect::cortexprism;
 use crate::grants::Refusal;
 
 /// Where lowered guests import these from.
-pub(super) const MODULE: &str = "cardan:lowered";
+pub(in crate::abi) const MODULE: &str = "cardan:lowered";
 
 /// What stays between an input that lies below the shadow stack's pointer and that pointer.
 const STACK_MARGIN_BYTES: u64 = 64 << 10;

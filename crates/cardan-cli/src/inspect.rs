@@ -101,7 +101,7 @@ fn asked_at(spec: &PluginSpec) -> Option<Vec<&'static str>> {
 }
 
 fn manifest_text(resolved: &Resolved) -> Vec<String> {
-    let row = |name: &str, value: &str| format!("{name:<10}{value}\n");
+    let row = |name: &str, value: &str| format!("{name:<10}{}\n", output::one_line(value));
     let (spec, warnings) = match resolved {
         Err(error) => {
             return error
@@ -137,7 +137,7 @@ fn worlds_text(found: &Inspection) -> Option<String> {
     };
     let worlds: BTreeSet<String> = found.exports.iter().filter_map(package).collect();
     let worlds: Vec<&str> = worlds.iter().map(String::as_str).collect();
-    Some(format!("{:<10}{}\n", "worlds", worlds.join(", "))).filter(|_| !worlds.is_empty())
+    Some(format!("{:<10}{}\n", "worlds", output::one_line(&worlds.join(", ")))).filter(|_| !worlds.is_empty())
 }
 
 fn tools_text(tools: &Result<Vec<Tool>, cardan::Error>) -> Option<String> {
@@ -146,7 +146,7 @@ fn tools_text(tools: &Result<Vec<Tool>, cardan::Error>) -> Option<String> {
         Ok(tools) => tools.iter().map(|tool| tool.name.as_str()).collect::<Vec<_>>().join(", "),
         Err(error) => format!("it has no list of them: {error}"),
     };
-    Some(format!("{:<10}{told}\n", "tools"))
+    Some(format!("{:<10}{}\n", "tools", output::one_line(&told)))
 }
 
 fn text(found: &Inspection, loads: &Result<Plugin, cardan::Error>) -> String {
@@ -185,5 +185,5 @@ fn text(found: &Inspection, loads: &Result<Plugin, cardan::Error>) -> String {
             },
         ),
     ];
-    rows.iter().map(|(name, value)| format!("{name:<10}{value}\n")).collect()
+    rows.iter().map(|(name, value)| format!("{name:<10}{}\n", output::one_line(value))).collect()
 }

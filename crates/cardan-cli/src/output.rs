@@ -107,6 +107,11 @@ fn tame(message: &str) -> String {
     shown
 }
 
+/// What a guest wrote, in one line of a report: it can neither add lines nor move the cursor.
+pub(crate) fn one_line(text: &str) -> String {
+    tame(text).replace('\n', "; ")
+}
+
 /// Writes bytes to standard output as they are. A reader that has gone is no failure.
 pub(crate) fn raw(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();

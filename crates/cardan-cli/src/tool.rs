@@ -149,7 +149,7 @@ pub(crate) fn check(plugin: &Plugin, tools: &[Tool], name: &str) -> Result<(), F
 
 fn unknown(plugin: &Plugin, tools: &[Tool], name: &str) -> Failure {
     let names: Vec<&str> = tools.iter().map(|tool| tool.name.as_str()).collect();
-    let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    let names = if names.is_empty() { "none".to_owned() } else { output::one_line(&names.join(", ")) };
     Failure::failed(format_args!(
         "plugin {}: there is no tool {name:?}; its tools are: {names}",
         plugin.name()

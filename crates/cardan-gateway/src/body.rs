@@ -205,6 +205,14 @@ where
 pub(crate) struct Source {
     body: Paced,
     copy: Option<Copy>,
+    trailers: Trailers,
+}
+
+/// What becomes of fields behind a client's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trailers {
+    PassedOn,
+    Dropped,
 }
 
 #[derive(Debug)]
@@ -224,7 +232,7 @@ pub(crate) struct Kept {
 
 impl Source {
     pub(crate) fn new(body: Paced) -> Self {
-        Self { body, copy: None }
+        Self { body, copy: None, trailers: Trailers::PassedOn }
     }
 
     /// Keeps a copy of what passes, unless it is more than `bytes_max` or `share` can take. It can be had
@@ -233,6 +241,11 @@ impl Source {
         let (ready, copy) = oneshot::channel();
         self.copy = Some(Copy { bytes: BytesMut::new(), bytes_max, share, ready });
         copy
+    }
+
+    /// Nobody gets what comes behind the body: no plugin was shown it, and upstreams may take it for header fields.
+    pub(crate) fn drop_trailers(&mut self) {
+        self.trailers = Trailers::Dropped;
     }
 
     /// How long the body is at least, as far as the client has said.
@@ -321,6 +334,10 @@ impl Body for Outgoing {
                 loan.progress.fetch_add(1, Ordering::Relaxed);
                 match &frame {
                     Some(Ok(frame)) if frame.is_data() => source.note(frame.data_ref()),
+                    Some(Ok(_)) if source.trailers == Trailers::Dropped => {
+                        source.note(None);
+                        return Poll::Ready(None);
+                    }
                     Some(Ok(_)) => {}
                     Some(Err(_)) => source.copy = None,
                     None => source.note(None),

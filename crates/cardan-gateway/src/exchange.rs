@@ -9,6 +9,7 @@
 //! refusals are not answers and pass nobody.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use cardan_api::http::{
 };
 use cardan_api::{BodyNeed, Hook};
 use cardan_manager::{Cause, Progress, Stop, TraceContext};
-use http::header::HOST;
+use http::header::{HOST, TRAILER};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
@@ -291,9 +292,14 @@ impl Exchange {
         }
         headers::set(&mut headers, REQUEST_ID, self.record.visit.id());
         self.record.status = Some(status);
-        // Such answers have no body, so that nobody will see its end.
-        self.record.ended = self.record.method == Method::HEAD
-            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        // Such answers have no body, so that nobody will see its end. HTTP/1 would leave it out by itself.
+        let bodiless = self.record.method == Method::HEAD
+            || matches!(
+                status,
+                StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
+            );
+        let (queue, rest) = if bodiless { (VecDeque::new(), None) } else { (queue, rest) };
+        self.record.ended = bodiless;
         let mut response = Response::new(ReplyBody::new(queue, rest, self.record));
         *response.status_mut() = status;
         *response.headers_mut() = headers;
@@ -365,6 +371,8 @@ impl Entry {
         if self.observed {
             headers = headers::after_edits(headers, &self.event.request.headers)
                 .map_err(|NotAField| Problem::Unsendable)?;
+            // What comes behind the body no plugin has seen.
+            headers.remove(TRAILER);
         }
         let response_use = match self.visit.body_need::<HttpResponse>(&self.event) {
             BodyNeed::None => ResponseUse::PassedOn,
@@ -387,6 +395,9 @@ impl Entry {
             // A body that nobody was shown cannot have been edited.
             (RequestBody::Unread(_), Some(_)) => return Err(Problem::Unsendable),
             (RequestBody::Unread(mut source), None) => {
+                if self.observed {
+                    source.drop_trailers();
+                }
                 if seen_later && !encoded {
                     self.copy =
                         Some(source.keep_copy(self.plan.limits.held_request_bytes_max, self.share.sibling()));

@@ -64,10 +64,12 @@ pub(crate) fn after_edits(headers: HeaderMap, shown: &Headers) -> Result<HeaderM
     {
         return Ok(headers);
     }
-    let mut edited = HeaderMap::with_capacity(shown.0.len());
+    // A map takes some 24,000 fields.
+    let mut edited = HeaderMap::try_with_capacity(shown.0.len()).map_err(|_| NotAField)?;
     for (name, value) in &shown.0 {
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| NotAField)?;
-        edited.append(name, HeaderValue::from_bytes(value.as_bytes()).map_err(|_| NotAField)?);
+        let value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| NotAField)?;
+        edited.try_append(name, value).map_err(|_| NotAField)?;
     }
     for name in headers.keys() {
         let left = || shown.0.iter().filter(|(have, _)| have.eq_ignore_ascii_case(name.as_str()));

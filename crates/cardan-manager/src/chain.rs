@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use cardan::dialect::Spoken;
 use cardan::{Abi, Plugin};
-use cardan_api::http::{HeaderEdit, HttpComplete, HttpRequest, HttpResponse};
-use cardan_api::{Hook, NamedHook};
+use cardan_api::http::{HeaderEdit, HttpAnswer, HttpComplete, HttpRequest, HttpResponse};
+use cardan_api::{Flow, Hook, NamedHook, Verdict};
 
 use crate::installed::Installed;
 use crate::rule::{Remembered, Subject};
@@ -117,6 +117,8 @@ pub trait Consulted: Spoken {
     fn shows_body(event: &Self::Event) -> bool;
     /// Whether edits replace a body.
     fn replaces_body(edits: &Self::Edits) -> bool;
+    /// How many header fields edits change, or an answer has.
+    fn fields(verdict: &Verdict<Self>) -> usize;
     /// What edits change, for people: names of parts and fields, never values. `None`: nothing.
     fn changes(edits: &Self::Edits) -> Option<String>;
     /// Which chain is asked.
@@ -139,6 +141,14 @@ impl Chains {
     }
 }
 
+/// Header fields of an answer.
+fn answered(flow: &Flow<HttpAnswer>) -> usize {
+    match flow {
+        Flow::Stop(HttpAnswer::Respond(response)) => response.headers.0.len(),
+        _ => 0,
+    }
+}
+
 impl Consulted for HttpRequest {
     fn subject(event: &Self::Event) -> Subject<'_> {
         Subject::of(event)
@@ -150,6 +160,10 @@ impl Consulted for HttpRequest {
 
     fn replaces_body(edits: &Self::Edits) -> bool {
         edits.body.is_some()
+    }
+
+    fn fields(verdict: &Verdict<Self>) -> usize {
+        verdict.edits.headers.len() + answered(&verdict.flow)
     }
 
     fn changes(edits: &Self::Edits) -> Option<String> {
@@ -176,6 +190,10 @@ impl Consulted for HttpResponse {
         edits.body.is_some() || edits.request_body.is_some()
     }
 
+    fn fields(verdict: &Verdict<Self>) -> usize {
+        verdict.edits.headers.len() + answered(&verdict.flow)
+    }
+
     fn changes(edits: &Self::Edits) -> Option<String> {
         let status = edits.status.map(|_| "status");
         let body = edits.body.as_ref().map(|_| "body");
@@ -200,6 +218,10 @@ impl Consulted for HttpComplete {
 
     fn replaces_body((): &Self::Edits) -> bool {
         false
+    }
+
+    fn fields(_verdict: &Verdict<Self>) -> usize {
+        0
     }
 
     fn changes((): &Self::Edits) -> Option<String> {

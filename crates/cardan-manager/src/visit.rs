@@ -23,6 +23,9 @@ const ATTRIBUTES_MAX: usize = 256;
 /// Most bytes of attributes, names and text and numbers counted: each later plugin is shown them all.
 const ATTRIBUTE_BYTES_MAX: usize = 1 << 20;
 
+/// Most header fields that one verdict may change, or answer with: each is looked for among all others, on the host's own time.
+const FIELDS_MAX: usize = 1000;
+
 /// Most decisions of one visit that are kept: a hook that is asked about every piece of a stream could go
 /// on for ever.
 const DECISIONS_MAX: usize = 1024;
@@ -371,6 +374,10 @@ impl Visit {
     fn check<H: Consulted>(&self, binding: &Binding, verdict: &Verdict<H>) -> Result<(), String> {
         if binding.spec.body == BodyNeed::None && H::replaces_body(&verdict.edits) {
             return Err("it replaces a body it was not shown; bind it with body: whole".to_owned());
+        }
+        let fields = H::fields(verdict);
+        if fields > FIELDS_MAX {
+            return Err(format!("it changes {fields} header fields; one verdict may change {FIELDS_MAX}"));
         }
         if verdict.attributes.is_empty() {
             return Ok(());

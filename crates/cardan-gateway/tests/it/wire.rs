@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::house::{House, PATIENCE, Upstream, at, builtin, scripted, server, to};
-use crate::plugins::{COMPLETE, RESPONSE, completed, head_only, watches};
+use crate::plugins::{COMPLETE, RESPONSE, completed, head_only, says, traps, watches};
 
 async fn http2(house: &House) -> http2::SendRequest<Full<Bytes>> {
     let stream = TcpStream::connect(house.addr).await.unwrap();
@@ -220,5 +220,60 @@ async fn tls_upstreams_are_trusted_as_told() {
         }
         let house = House::open(config(port, Trust::Bundled), &[]).await;
         assert_eq!(house.get("/").await.status, StatusCode::BAD_GATEWAY);
+    }
+}
+
+/// Fields behind a body are shown to nobody: where anybody is asked about requests, no upstream gets them.
+#[tokio::test]
+async fn request_trailers_pass_no_guard() {
+    const REQUEST: &str = "POST / HTTP/1.1\r\nHost: gw\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\
+        Trailer: x-user\r\n\r\n3\r\nabc\r\n0\r\nx-user: admin\r\n\r\n";
+    let guard = says("guard", "http.request", &json!({ "verdict": "continue" }));
+    for plugins in [vec![head_only(guard.clone())], vec![guard]] {
+        let (addr, seen) = scripted("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        let house = House::open(at(&[addr]), &plugins).await;
+        let answer = house.raw(REQUEST).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let seen = seen.lock().unwrap().join("").to_ascii_lowercase();
+        assert!(seen.contains("abc"), "{seen}");
+        assert!(!seen.contains("admin") && !seen.contains("trailer"), "{seen}");
+    }
+}
+
+/// A body where there may be none is an error of the stream, and the client would not learn the answer.
+#[tokio::test]
+async fn answers_without_a_body() {
+    let empty = |status: u16| {
+        let verdict =
+            json!({ "verdict": "continue", "edits": { "status": status, "body": { "text": "more" } } });
+        says(&format!("of-{status}"), RESPONSE, &verdict)
+    };
+    for (plugins, method, path, status) in [
+        (vec![], "HEAD", "/%zz", 400),
+        (vec![traps("guard", "http.request")], "HEAD", "/v1/models", 503),
+        (vec![], "HEAD", "/v1/models", 200),
+        (vec![empty(204)], "GET", "/v1/models", 204),
+        (vec![empty(205)], "GET", "/v1/models", 205),
+        (vec![empty(304)], "GET", "/v1/models", 304),
+    ] {
+        let house = House::open(builtin(), &plugins).await;
+        let request = Request::builder().method(method).uri(format!("http://gw{path}"));
+        let mut client = http2(&house).await;
+        let response = client.send_request(request.body(Full::default()).unwrap()).await.unwrap();
+        assert_eq!(response.status().as_u16(), status, "{method} {path}");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, "", "{method} {path}");
+    }
+}
+
+/// Fields take the host's time, and a message takes so many.
+#[tokio::test]
+async fn fields_without_end() {
+    for (count, status) in [(1000, 200), (1001, 503)] {
+        let fields: serde_json::Map<_, _> = (0..count).map(|n| (format!("x-{n}"), json!("1"))).collect();
+        let many =
+            says("many", "http.request", &json!({ "verdict": "continue", "edits": { "headers": fields } }));
+        let house = House::open(builtin(), &[many]).await;
+        assert_eq!(house.get("/v1/models").await.status.as_u16(), status, "{count}");
     }
 }

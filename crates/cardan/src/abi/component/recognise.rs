@@ -176,6 +176,16 @@ pub(crate) fn recognise(bytes: &[u8]) -> Result<Found, Error> {
             None => {}
         }
     }
+    for (at, interface) in found.interfaces.iter().enumerate() {
+        let shared = |other: &&Interface| other.hooks().iter().any(|hook| interface.hooks().contains(hook));
+        if let Some(other) = found.interfaces[..at].iter().find(shared) {
+            return Err(Error::link(format!(
+                "it answers the same hook by {} and by {}: one of them would never be asked",
+                other.name(),
+                interface.name()
+            )));
+        }
+    }
     if found.interfaces.is_empty() {
         let exports = if found.exports.is_empty() { "nothing".to_owned() } else { found.exports.join(", ") };
         return Err(Error::format(format!(

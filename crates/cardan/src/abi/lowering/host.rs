@@ -161,6 +161,9 @@ pub(in crate::abi) fn define(linker: &mut Linker<State>) -> wasmtime::Result<()>
     linker.func_wrap(MODULE, Service::AnswerTool.name(), |mut caller: Caller<'_, State>, code: i32| {
         let text = staged_output(&mut caller)?;
         caller.data_mut().stage.code = code;
+        if code == 0 && std::str::from_utf8(&text).is_err() {
+            return Err(Refusal::protocol("its output is no UTF-8").into());
+        }
         let text = String::from_utf8_lossy(&text);
         let document = if code == 0 {
             json!({ "success": true, "output": text })

@@ -653,3 +653,19 @@ fn judge(call: &Finished) -> Result<(), &'static str> {
     }
     if call.took > SLOW { Err("too slow") } else { Ok(()) }
 }
+
+/// What a module calls its exports can neither add lines to a report nor move the cursor.
+#[test]
+fn names_stay_in_their_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let module = r#"(module (memory (export "memory") 1)
+        (func (export "a\0a\1b[2Ksigned    yes") (result i32) (i32.const 0)))"#;
+    fs::write(dir.path().join("spoof.wat"), module).unwrap();
+    let report = run(&dir, &["inspect", "spoof.wat"]);
+    assert!(report.text().contains("signed"), "{report:?}");
+    assert!(!report.text().contains('\u{1b}'), "{report:?}");
+    assert!(
+        report.text().lines().all(|line| !line.contains("signed") || line.starts_with("exports")),
+        "{report:?}"
+    );
+}

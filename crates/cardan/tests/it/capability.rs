@@ -250,6 +250,14 @@ fn tools_that_misbehave() {
         let output = plugin.call("plugin_execute_tool", call_of("echo", "still here")).unwrap();
         assert!(String::from_utf8_lossy(&output).contains("still here"));
     }
+    // Output is text.
+    let output = plugin.call("plugin_execute_tool", call_of("echo", "x")).unwrap();
+    assert!(String::from_utf8_lossy(&output).contains('x'));
+    let mut bytes = call_of("echo", "");
+    bytes.extend([0xff, 0xfe]);
+    let error = plugin.call("plugin_execute_tool", bytes).unwrap_err();
+    assert_eq!(error.fault(), Fault::Protocol, "{error}");
+    assert!(error.to_string().contains("its output is no UTF-8"), "{error}");
     for short in [&b"\x01"[..], b"\xff\xff\xff\xffname"] {
         let error = plugin.call("plugin_execute_tool", short).unwrap_err();
         assert!(error.to_string().contains("has no name of a tool"), "{error}");

@@ -297,6 +297,13 @@ fn what_nobody_can_ask_is_refused_with_a_reason() {
         (world("cardan:plugin/prophecy@0.1.9"), "which this Cardan does not know"),
         (world("vllm:router-middleware/on-request@0.2.0"), "version 0.1.0 is known here"),
         (world("smg:gateway/middleware-on-request"), "has no function on-request"),
+        (world("smg:gateway/middleware-on-request@9.9.9"), "nothing of 9.9.9"),
+        (
+            "(component (instance $a) (export \"smg:gateway/middleware-on-request\" (instance $a))
+               (instance $b) (export \"cardan:plugin/http-request@0.1.0\" (instance $b)))"
+                .to_owned(),
+            "one of them would never be asked",
+        ),
         (
             "(component (core module $m (func (export \"f\") (param i32))) (core instance $i (instantiate $m))
                (func $f (param \"x\" u32) (canon lift (core func $i \"f\")))

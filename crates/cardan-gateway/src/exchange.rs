@@ -20,7 +20,7 @@ use cardan_api::http::{
 };
 use cardan_api::{BodyNeed, Hook};
 use cardan_manager::{Cause, Progress, Stop, TraceContext};
-use http::header::{HOST, TRAILER};
+use http::header::{CONTENT_LENGTH, HOST, TRAILER};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
@@ -298,6 +298,9 @@ impl Exchange {
                 status,
                 StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
             );
+        if matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT) {
+            headers.remove(CONTENT_LENGTH);
+        }
         let (queue, rest) = if bodiless { (VecDeque::new(), None) } else { (queue, rest) };
         self.record.ended = bodiless;
         let mut response = Response::new(ReplyBody::new(queue, rest, self.record));

@@ -277,3 +277,15 @@ async fn fields_without_end() {
         assert_eq!(house.get("/v1/models").await.status.as_u16(), status, "{count}");
     }
 }
+
+/// What an upstream sends with such a status does not reach the client, and neither does its length.
+#[tokio::test]
+async fn bodies_of_upstreams_where_none_may_be() {
+    let (addr, _) = scripted("HTTP/1.1 205 Reset Content\r\nContent-Length: 4\r\n\r\nmore").await;
+    let house = House::open(at(&[addr]), &[]).await;
+    let answer = house.raw("GET / HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n").await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 205"), "{answer}");
+    assert!(!head.to_ascii_lowercase().contains("content-length: 4"), "{answer}");
+    assert_eq!(body, "");
+}

@@ -89,9 +89,14 @@ impl Abi {
         exports.iter().cloned().chain(own).collect()
     }
 
-    /// Whether an export of this type can say what it thinks.
-    pub(crate) fn is_heard(self, ty: &str) -> bool {
-        self != Self::Packed || packed::ANSWERING.contains(&ty)
+    /// Those of the [entries](Self::entries) that can say what they think.
+    pub(crate) fn heard(self, module: &ModuleInspection) -> Vec<String> {
+        if self != Self::Packed {
+            return self.entries(&module.functions);
+        }
+        let typed = module.functions.iter().zip(&module.function_types);
+        let answering = typed.filter(|(_, ty)| packed::ANSWERING.contains(&ty.as_str()));
+        answering.map(|(name, _)| name.clone()).collect()
     }
 
     /// How guests become ones that are called as guests of Extism are; `None` for those that already are.

@@ -473,9 +473,12 @@ fn verdict<H: Spoken>(dialect: Dialect, event: &H::Event, report: Report) -> Res
     {
         return Ok(verdict);
     }
-    let (answered, judges) = (report.answered, NamedHook::find(H::NAME).is_some_and(NamedHook::judges));
-    if report.fault.is_none() && !answered && judges {
-        let why = format!("its export has no result, and at {} there has to be one", H::NAME);
+    let silent = report.fault.is_none() && !report.answered;
+    if silent && NamedHook::find(H::NAME).is_some_and(NamedHook::judges) {
+        let why = format!(
+            "its export has no result, and at {} there has to be one: give it the type (i32, i32) -> i64",
+            H::NAME
+        );
         return Err(Error::call(Fault::Protocol, why));
     }
     H::decode(dialect, event, &succeed(report)?).map_err(|why| {

@@ -1,5 +1,8 @@
 //! Compiled code on disk, so that a module is compiled once and never again.
 //!
+//! Beside it stand modules that were rewritten before compiling, where that takes long; they are compiled like any other, and
+//! so need no trust.
+//!
 //! A file's name is the digest of everything its content depends on: the module's own digest, what was done
 //! to them before compiling, and the compiling engine's own compatibility hash. What is found under that
 //! name is mapped and *executed*, so the directory has to belong to this user alone; that is checked when

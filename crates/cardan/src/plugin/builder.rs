@@ -495,22 +495,23 @@ impl PluginBuilder {
         let exports = found.functions.iter().map(String::as_str);
         let abi = self.abi.unwrap_or_else(|| Abi::recognise(&found, self.abi_implied));
         let dialect = self.dialect.or_else(|| dialect::recognise(exports, abi.native_dialect()));
-        let entries = abi.entries(&found.functions);
-        let typed = found.functions.iter().zip(&found.function_types);
-        let unheard: Vec<&String> = typed.filter(|(_, ty)| !abi.is_heard(ty)).map(|(name, _)| name).collect();
-        let heard: Vec<String> = entries.iter().filter(|name| !unheard.contains(name)).cloned().collect();
         let answered = |entries: &[String]| {
             dialect.map(|dialect| dialect::answered(dialect, entries).collect::<Vec<_>>()).unwrap_or_default()
         };
-        let judged = answered(&heard);
+        let (heard, mut all) = (answered(&abi.heard(&found)), answered(&abi.entries(&found.functions)));
         // Where plugins let things pass or not, an export that returns nothing is none.
-        let counts = |hook: &&'static str| {
-            judged.contains(hook) || !NamedHook::find(hook).is_some_and(NamedHook::judges)
-        };
-        let (hooks, lifecycle) = answered(&entries)
-            .into_iter()
-            .filter(counts)
-            .partition(|hook| NamedHook::find(hook).is_some_and(NamedHook::is_bindable));
+        all.retain(|hook| {
+            let counts = heard.contains(hook) || !NamedHook::find(hook).is_some_and(NamedHook::judges);
+            if !counts {
+                tracing::warn!(
+                    plugin = self.name.as_deref().unwrap_or_default(), hook,
+                    "its export for this hook has no result, and is not asked: give it the type (i32, i32) -> i64"
+                );
+            }
+            counts
+        });
+        let is_bindable = |hook: &&str| NamedHook::find(hook).is_some_and(NamedHook::is_bindable);
+        let (hooks, lifecycle) = all.into_iter().partition(is_bindable);
         let capabilities = capabilities(abi, &found.imports);
         let imports = found.imports.into_iter().map(|(module, name, _)| Import { module, name });
         let imports: Vec<Import> = imports.collect();
